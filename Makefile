@@ -1,0 +1,77 @@
+# moco-transfer: what people and CI type. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(VENV)/bin/uv
+
+.PHONY: help run setup setup-dev test check lint types contracts unit minio bench golden lock clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: setup  ## set up, then run the whole appendix in miniature on handwritten digits
+	$(BIN)/moco run appendix --scale digits
+
+test: setup-dev check unit  ## set up, then lint, types, import contracts and all tests
+
+setup: $(VENV)/.run  ## make .venv with what running needs, locked and hashed
+setup-dev: $(VENV)/.dev  ## make .venv with everything, tests and checks included
+
+check: lint types contracts  ## everything that needs no test run
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev
+	$(BIN)/mypy
+
+contracts: setup-dev
+	$(BIN)/lint-imports
+
+unit: setup-dev minio  ## the tests alone; ARGS='-k NAME' chooses
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+minio: setup-dev  ## build the MinIO server that the store's tests talk to, where Go is present
+	@$(BIN)/python -m tests.servers.minio build || echo "no MinIO server: the store's S3 tests will be skipped"
+
+bench: setup-dev $(VENV)/.bench  ## measure against peers; prints ratios in one run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+golden: setup-dev  ## compile the golden pipelines anew
+	$(BIN)/python -m tests.pipelines.golden
+
+lock: $(UV)  ## resolve the locks anew from pyproject.toml
+	@compile() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@" pyproject.toml; }; \
+	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
+	compile --extra train -c requirements-dev.lock -o requirements-train.lock; \
+	compile --extra train --extra kubeflow -c requirements-dev.lock -o requirements.lock; \
+	compile --extra train --extra kubeflow --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock
+
+clean:  ## remove what was built here; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# uv installs the same wheels as pip, side by side; its own wheel is pinned by hash too.
+$(UV): requirements-uv.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@touch $@
+
+define install
+	$(UV) pip install -q --python $(BIN)/python --require-hashes -r $(1)
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(UV)
+	$(call install,requirements.lock)
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(UV)
+	$(call install,requirements-dev.lock)
+	@touch $(VENV)/.run
+
+$(VENV)/.bench: requirements-bench.lock pyproject.toml | $(UV)
+	$(call install,requirements-bench.lock)

@@ -1,0 +1,1 @@
+"""What runs in a container: one folder per stage, and the libraries under them."""

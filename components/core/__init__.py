@@ -1,0 +1,1 @@
+"""What every stage stands on: declarations, configs, manifests, metrics, stores, logs."""

@@ -1,0 +1,146 @@
+"""Typed, frozen configs whose every fault is reported at once, with the nearest valid name."""
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.core.errors import ConfigError
+
+
+class Config(BaseModel):
+    """The options of a stage: immutable, without unknown keys, one JSON value."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def miniature(self) -> Self:
+        """Derive the same experiment at the size of the digits world (`--scale digits`)."""
+        return self
+
+    def derive(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, validated like a new one."""
+        return parse_config(type(self), {**self.model_dump(mode="json"), **changes})
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text: the same config gives the same text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse_config(config: type[C], value: str | Mapping[str, Any]) -> C:
+    """Validate a config from JSON text or from a mapping.
+
+    Raises:
+        ConfigError: naming every fault with its path, the value, and for an
+            unknown key the nearest field that exists.
+    """
+    if isinstance(value, str):
+        value = _from_json(config, value)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{config.__name__}: expected a JSON object, got {_shown(value)}")
+    try:
+        return config.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        faults = "\n".join(f"  {_fault(config, fault)}" for fault in error.errors())
+        raise ConfigError(
+            f"{config.__name__} has {error.error_count()} fault(s):\n{faults}"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.__name__} is not JSON: {error}") from None
+
+
+def read_config(config: type[C], argument: str) -> C:
+    """Read a config from a command-line value: JSON, or `@FILE` with JSON in it."""
+    if not argument.startswith("@"):
+        return parse_config(config, argument)
+    path = Path(argument[1:])
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
+    return parse_config(config, text)
+
+
+def apply_settings(config: C, settings: Mapping[str, str]) -> C:
+    """Apply `FIELD=VALUE` settings, dots leading into nested configs.
+
+    A value is JSON where it parses as JSON, and plain text otherwise.
+    """
+    document = config.model_dump(mode="json")
+    for path, text in settings.items():
+        *parents, field = path.split(".")
+        node = document
+        for parent in parents:
+            child = node.get(parent)
+            if not isinstance(child, dict):
+                raise ConfigError(
+                    f"{type(config).__name__} has no field {path}: "
+                    f"{parent!r} holds no further fields{nearest(parent, node)}"
+                )
+            node = child
+        try:
+            node[field] = json.loads(text)
+        except ValueError:
+            node[field] = text
+    return parse_config(type(config), document)
+
+
+def nearest(name: str, candidates: typing.Iterable[str]) -> str:
+    """Return `; did you mean ...?` for the nearest candidate, or an empty text."""
+    match = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _from_json(config: type[Config], text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{config.__name__} is not JSON: {error}: {_shown(text)}") from None
+
+
+def _fault(config: type[Config], fault: Any) -> str:
+    location = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        fields = _fields_at(config, fault["loc"][:-1])
+        name = str(fault["loc"][-1])
+        known = nearest(name, fields) or f"; the fields are {', '.join(fields)}"
+        return f"{location}: no such field{known}"
+    if fault["type"] == "missing":
+        return f"{location}: is required"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{location or 'config'}: {message}" + (
+        f" (got {_shown(fault['input'])})" if location else ""
+    )
+
+
+def _fields_at(config: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the config nested at a location, the outermost if unclear."""
+    model = config
+    for part in location:
+        field = model.model_fields.get(str(part))
+        nested = [] if field is None else list(_models_in(field.annotation))
+        if len(nested) == 1:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> typing.Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) is not None or isinstance(annotation, types.UnionType):
+        for argument in typing.get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,280 @@
+"""Runs a stage from its command line: reads, verifies, works, writes manifests last."""
+
+import errno
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Never
+
+from pydantic import JsonValue
+
+from components.core import log
+from components.core.config import C
+from components.core.errors import (
+    DataError,
+    DiskFullError,
+    ExitCode,
+    Interrupted,
+    MocoError,
+    NotWritableError,
+)
+from components.core.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Lineage,
+    Manifest,
+    file_sha256,
+    hash_folder,
+    verify,
+    write_manifest,
+)
+from components.core.metrics import METRICS, read_metrics
+from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
+from components.core.version import code_of, image
+
+
+@dataclass(frozen=True)
+class Job(Generic[C]):
+    """What a stage's work is given: its config, and paths that are ready to use.
+
+    Attributes:
+        config: The validated config.
+        paths: Input paths by port, or by `PORT.KEY`; every artifact is verified.
+        manifests: Manifests of the inputs that are artifacts of ours, by the same names.
+        identity: Says which work this is: config, inputs and code, as JSON values.
+        outputs: For each output an existing, empty folder; for HTML a file to write.
+        state: Folder or URL for what must outlive a pod (checkpoints).
+        facts: What the work wants in the manifest of its outputs.
+    """
+
+    config: C
+    paths: Mapping[str, Path]
+    manifests: Mapping[str, Manifest]
+    identity: Mapping[str, JsonValue]
+    outputs: Mapping[str, Path]
+    state: str
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+
+    def input(self, port: str) -> Path:
+        """Return the path of an input."""
+        return self.paths[port]
+
+    def has_input(self, port: str) -> bool:
+        """Say whether an optional input was given."""
+        return port in self.paths
+
+    def inputs(self, port: str) -> dict[str, Path]:
+        """Return the paths of a `many` input by key."""
+        members = (name for name in self.paths if name.startswith(f"{port}."))
+        return {name.removeprefix(f"{port}."): self.paths[name] for name in members}
+
+    def output(self, port: str) -> Path:
+        """Return the folder (or HTML file) that an output goes to."""
+        return self.outputs[port]
+
+    def lineage(self, port: str) -> Manifest | None:
+        """Return the manifest of an input (`PORT` or `PORT.KEY`), if it is an artifact of ours."""
+        return self.manifests.get(port)
+
+
+def main(module: str, arguments: Sequence[str] | None = None) -> Never:
+    """Run the stage declared in a module with the process's arguments, and exit.
+
+    Importing the module again by name keeps one identity of its config type,
+    whatever `python -m` calls it.
+    """
+    log.configure()
+    stage = load_stage(module.removeprefix("components."))
+    sys.exit(run(stage, sys.argv[1:] if arguments is None else arguments))
+
+
+def run(stage: Stage[Any], arguments: Sequence[str]) -> int:
+    """Run a stage; return the exit code, the message of an error being printed."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(stage.help())  # noqa: T201 - the help is the output
+        return ExitCode.OK if arguments else ExitCode.USAGE
+    return guarded(lambda: execute(stage, stage.parse(arguments)))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do some work; turn what it raises into a message on stderr and an exit code."""
+    try:
+        work()
+    except MocoError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        return _report(Interrupted("interrupted; run the same command to continue"))
+    except OSError as error:
+        known = _of_os_error(error)
+        if known is None:
+            return _defect()
+        return _report(known)
+    except Exception:
+        return _defect()
+    return ExitCode.OK
+
+
+def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
+    """Verify the inputs, prepare the outputs, do the work, write the manifests."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a training loop puts a gentler one in its place
+    paths, manifests, lineages = _verified(stage, invocation.inputs)
+    outputs = {
+        name: _prepare(Path(path), stage.outputs[name]) for name, path in invocation.outputs.items()
+    }
+    first = next(iter(outputs.values()))
+    job = Job(
+        config=invocation.config,
+        paths=paths,
+        manifests=manifests,
+        identity={
+            "config": json.loads(invocation.config.to_json()),
+            "inputs": {name: one.digest or one.name for name, one in lineages.items()},
+            "code": code_of(stage).digest,
+        },
+        outputs=outputs,
+        state=invocation.state or f"{first}.state",
+    )
+    module, _, function = stage.run.partition(":")
+    getattr(importlib.import_module(module), function)(job)
+    _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
+    if invocation.executor_input:
+        _tell_platform(stage, job, invocation.executor_input)
+
+
+def _verified(
+    stage: Stage[C], inputs: Mapping[str, Source | Mapping[str, Source]]
+) -> tuple[dict[str, Path], dict[str, Manifest], dict[str, Lineage]]:
+    sources: dict[str, tuple[Port, Source]] = {}
+    for name, bound in inputs.items():
+        members = {f"{name}.{k}": v for k, v in bound.items()} if isinstance(bound, Mapping) else {}
+        if isinstance(bound, Mapping):
+            sources |= {member: (stage.inputs[name], source) for member, source in members.items()}
+        else:
+            sources[name] = (stage.inputs[name], bound)
+    paths: dict[str, Path] = {}
+    manifests: dict[str, Manifest] = {}
+    lineages: dict[str, Lineage] = {}
+    for name, (port, source) in sources.items():
+        path = Path(source.path if isinstance(source, Mount) else source)
+        paths[name] = path
+        if not path.exists():
+            raise DataError(f"input {name}: {path} does not exist")
+        if isinstance(source, Mount):
+            lineages[name] = Lineage(origin="mount", name=str(path))
+        elif path.is_file():
+            if not port.foreign:
+                raise DataError(f"input {name}: {path} is a file; it must be an artifact's folder")
+            size = path.stat().st_size
+            lineages[name] = Lineage(
+                origin="file", name=path.name, digest=file_sha256(path), file_count=1, size=size
+            )
+        else:
+            manifest = verify(path)
+            if manifest.kind != port.kind:
+                raise DataError(
+                    f"input {name}: {path} is a {manifest.kind} made by {manifest.stage}; "
+                    f"a {port.kind} is needed ({port.description})"
+                )
+            manifests[name] = manifest
+            lineages[name] = manifest.lineage()
+    return paths, manifests, lineages
+
+
+def _prepare(path: Path, port: Port) -> Path:
+    """Make an output ready; what an attempt that did not finish left there is removed."""
+    try:
+        if port.kind == "HTML":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+        if (path / UNFINISHED).exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            held = "a finished artifact" if (path / MANIFEST).exists() else "other files"
+            raise NotWritableError(
+                f"the output {path} already holds {held}; remove it or name another folder"
+            )
+        (path / UNFINISHED).touch()
+    except OSError as error:
+        known = _of_os_error(error)
+        raise known or NotWritableError(f"cannot write the output {path}: {error}") from None
+    return path
+
+
+def _image_told(executor_input: str | None) -> str | None:
+    """Return the image that Kubeflow Pipelines says this runs in."""
+    inputs = json.loads(executor_input or "{}").get("inputs", {})
+    told = inputs.get("parameterValues", {}).get("image")
+    return told if isinstance(told, str) else None
+
+
+def _finish(stage: Stage[C], job: Job[C], lineages: dict[str, Lineage], environment: str) -> None:
+    config: dict[str, Any] = json.loads(job.config.to_json())
+    code = code_of(stage)
+    for name, path in job.outputs.items():
+        port = stage.outputs[name]
+        if port.kind == "HTML":
+            continue
+        (path / UNFINISHED).unlink()
+        manifest = Manifest(
+            stage=stage.name,
+            port=name,
+            kind=port.kind,
+            config=config,
+            code=code,
+            image=environment,
+            facts=job.facts,
+            files=hash_folder(path),
+            inputs=lineages,
+        )
+        write_manifest(path, manifest)
+
+
+def _tell_platform(stage: Stage[C], job: Job[C], executor_input: str) -> None:
+    """Give Kubeflow Pipelines the figures of Metrics artifacts, which its UI then shows."""
+    outputs = json.loads(executor_input).get("outputs", {})
+    known: dict[str, Any] = {}
+    for name, port in stage.outputs.items():
+        artifacts = outputs.get("artifacts", {}).get(name, {}).get("artifacts", [])
+        if port.kind == "Metrics" and artifacts and (job.output(name) / METRICS).exists():
+            values = read_metrics(job.output(name)).values
+            artifact = {key: artifacts[0][key] for key in ("name", "uri") if key in artifacts[0]}
+            known[name] = {"artifacts": [{**artifact, "metadata": values}]}
+    file = outputs.get("outputFile")
+    if known and file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps({"artifacts": known}), "utf-8")
+
+
+def _interrupt(number: int, _: Any) -> Never:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command to continue")
+
+
+def _of_os_error(error: OSError) -> MocoError | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"no space left for {error.filename or 'an output'}: {error.strerror}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotWritableError(
+            f"not allowed: {error.filename or 'an output'}: {error.strerror}; "
+            "choose a folder that this user may write"
+        )
+    return None
+
+
+def _report(error: MocoError) -> int:
+    log.get_logger(__name__).error(log.scrub(str(error)), exit_code=int(error.exit_code))
+    if os.environ.get("MOCO_TRACEBACK"):
+        sys.stderr.write(log.scrub(traceback.format_exc()))
+    return int(error.exit_code)
+
+
+def _defect() -> int:
+    sys.stderr.write(log.scrub(traceback.format_exc()))
+    return int(ExitCode.FAILURE)

@@ -1,0 +1,46 @@
+"""The metrics artifact: measured figures and curves in one JSON file."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from components.core.errors import DataError
+
+METRICS = "metrics.json"
+
+
+class Metrics(BaseModel):
+    """What a stage measured.
+
+    Attributes:
+        values: Figures by metric name; accuracies and APs in percent, as the paper prints them.
+        curves: Named series of (x, y) points, x in epochs unless the name says otherwise.
+        details: Anything else worth keeping: counts, the names of classes, what was left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: dict[str, float]
+    curves: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
+    details: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def write_metrics(folder: Path, metrics: Metrics) -> None:
+    """Write `metrics.json` into a metrics artifact."""
+    (folder / METRICS).write_text(
+        json.dumps(metrics.model_dump(mode="json"), indent=1) + "\n", "utf-8"
+    )
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Read `metrics.json` of a metrics artifact.
+
+    Raises:
+        DataError: if it is missing or malformed.
+    """
+    path = folder / METRICS
+    try:
+        return Metrics.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} does not hold metrics: {error}") from None

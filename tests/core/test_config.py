@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.config import Config, apply_settings, parse_config, read_config
+from components.core.errors import ConfigError
+from components.pretrain import PretrainConfig
+
+
+class Inner(Config):
+    """Nested."""
+
+    depth: int = 1
+
+
+class Outer(Config):
+    """Outer."""
+
+    width: int
+    name: str = "x"
+    inner: Inner = Inner()
+
+
+def test_every_fault_is_reported_at_once_with_its_path_and_the_nearest_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(Outer, {"widht": 3, "inner": {"depht": 2, "depth": "deep"}})
+    message = str(caught.value)
+    assert "4 fault(s)" in message
+    assert "width: is required" in message
+    assert "widht: no such field; did you mean 'width'?" in message
+    assert "inner.depht: no such field; did you mean 'depth'?" in message
+    assert "inner.depth: " in message
+    assert "(got deep)" in message
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null", '"x"', "@/nowhere/config.json"])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"Outer|config\.json"):
+        read_config(Outer, text)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = Outer(width=1)
+    with pytest.raises(ValueError, match="frozen"):
+        config.width = 2  # type: ignore[misc]
+
+
+def test_settings_reach_nested_fields_and_are_validated() -> None:
+    config = apply_settings(Outer(width=1), {"inner.depth": "5", "name": "free text"})
+    assert (config.inner.depth, config.name) == (5, "free text")
+    with pytest.raises(ConfigError, match=r"inner\.depht: no such field; did you mean 'depth'"):
+        apply_settings(config, {"inner.depht": "5"})
+    with pytest.raises(ConfigError, match="'width' holds no further fields"):
+        apply_settings(config, {"width.x": "5"})
+
+
+@given(
+    width=st.integers(-(2**53), 2**53),
+    name=st.text(st.characters(exclude_categories=["Cs"])),
+    depth=st.integers(0, 9),
+)
+def test_json_brings_the_same_config_back(width: int, name: str, depth: int) -> None:
+    config = Outer(width=width, name=name, inner=Inner(depth=depth))
+    assert parse_config(Outer, config.to_json()) == config
+    assert json.loads(config.to_json())["name"] == name
+
+
+def test_no_number_without_a_value_is_accepted() -> None:
+    for value in ("NaN", "Infinity"):
+        with pytest.raises(ConfigError):
+            parse_config(PretrainConfig, f'{{"lr": {value}}}')
