@@ -1,0 +1,122 @@
+"""A store in a folder: a disk, a PVC, a laptop."""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from typing_extensions import override
+
+from components.core.store.base import (
+    Entries,
+    Entry,
+    HashMismatch,
+    KeyNotFound,
+    Store,
+    deletion_order,
+)
+from components.core.store.files import copy, creating, reading, replacing
+from components.core.store.keys import checked_key, files_below, path_within
+
+_DIGEST = "user.moco.sha256"  # extended attribute; not every file system keeps it
+
+
+class FolderStore(Store):
+    """Keep files below a folder, each with its SHA-256 where the file system takes attributes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.url = str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"FolderStore({self.url!r})"
+
+    @override
+    def check(self) -> None:
+        """Fail if the folder cannot be written.
+
+        Raises:
+            NotWritableError, DiskFullError, StoreError: naming the folder.
+        """
+        probe = self.folder / ".moco-check"
+        with contextlib.suppress(FileExistsError), creating(probe) as file:
+            file.write(b"moco")
+        probe.unlink(missing_ok=True)
+
+    @override
+    def put(self, source: Path, key: str) -> None:
+        with reading(source) as data, replacing(self._path(key), durable=True) as file:
+            _remember_digest(file, copy(data, file))
+
+    @override
+    def get(self, key: str, destination: Path) -> None:
+        with self._open(key) as data, replacing(destination, durable=False) as file:
+            self._verify(key, data, copy(data, file))
+
+    @override
+    def read(self, key: str) -> bytes:
+        with self._open(key) as data, io.BytesIO() as content:
+            self._verify(key, data, copy(data, content))
+            return content.getvalue()
+
+    @override
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        path = self._path(key)
+        try:
+            with creating(path) if if_absent else replacing(path, durable=True) as file:
+                file.write(data)
+                _remember_digest(file, hashlib.sha256(data).hexdigest())
+        except FileExistsError:
+            return False
+        return True
+
+    @override
+    def list(self, prefix: str = "") -> Entries:
+        path = self._path(prefix) if prefix else self.folder
+        if path.is_file():
+            return [Entry(prefix, path.stat().st_size)]
+        entries = []
+        for name, file in files_below(path).items():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                entries.append(Entry(f"{prefix}/{name}" if prefix else name, file.stat().st_size))
+        return entries
+
+    @override
+    def delete(self, prefix: str) -> None:
+        path = self._path(prefix)
+        for key in deletion_order(entry.key for entry in self.list(prefix)):
+            (self.folder / key).unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _path(self, key: str) -> Path:
+        return path_within(self.folder, checked_key(key))
+
+    def _open(self, key: str) -> contextlib.AbstractContextManager[BufferedReader]:
+        path = self._path(key)
+        if not path.is_file():
+            raise KeyNotFound(f"{self.url} has no file {key!r}")
+        return reading(path)
+
+    def _verify(self, key: str, file: BinaryIO, digest: str) -> None:
+        expected = _remembered_digest(file)
+        if expected not in (None, digest):
+            raise HashMismatch(
+                f"{self.folder / key} is not what was put there: SHA-256 {digest}, "
+                f"was {expected}; make it again, or restore the file"
+            )
+
+
+def _remember_digest(file: BinaryIO, digest: str) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        os.setxattr(file.fileno(), _DIGEST, digest.encode())
+
+
+def _remembered_digest(file: BinaryIO) -> str | None:
+    with contextlib.suppress(OSError, AttributeError):
+        return os.getxattr(file.fileno(), _DIGEST).decode()
+    return None

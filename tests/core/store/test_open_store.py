@@ -1,0 +1,113 @@
+"""URLs and the environment's settings."""
+
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import ExitCode, StoreError, UsageError
+from components.core.store import FolderStore, is_remote, open_store
+from components.core.store.settings import S3Settings
+
+CANARY = "canary-5d1f-secret"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY", "AWS_PROFILE", "MOCO_S3_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def test_a_path_and_a_file_url_are_the_same_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+
+    for url in (str(folder), folder.as_uri(), folder):
+        store = open_store(url)
+        assert isinstance(store, FolderStore)
+        assert store.folder == folder
+        assert not is_remote(url)
+    assert is_remote("s3://bucket/prefix")
+    assert is_remote("minio://bucket")
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/prefix", "http://host/x", "s3://", "s3:///x", "s3://B"]
+)
+def test_a_url_that_names_no_store_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
+
+    with pytest.raises(UsageError, match=url.partition(":")[0]) as failure:
+        open_store(url)
+
+    assert failure.value.exit_code is ExitCode.USAGE
+
+
+def test_a_bucket_without_credentials_says_which_to_set() -> None:
+    with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID"):
+        open_store("s3://bucket/prefix")
+
+
+def test_minio_without_an_endpoint_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "someone")
+    monkeypatch.setenv("MINIO_SECRET_KEY", CANARY)
+
+    with pytest.raises(StoreError, match="MOCO_S3_ENDPOINT"):
+        open_store("minio://bucket/prefix")
+
+
+def test_credentials_come_from_a_profile_of_the_usual_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "credentials").write_text(
+        f"[lab]\naws_access_key_id = from-file\naws_secret_access_key = {CANARY}\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+
+    credentials = S3Settings.from_environment().credentials().retrieve()
+
+    assert credentials.access_key == "from-file"
+    assert credentials.secret_key == CANARY
+
+
+def test_settings_come_from_the_first_variable_that_is_set() -> None:
+    settings = S3Settings.from_environment(
+        {
+            "AWS_ENDPOINT_URL": "http://ignored:1",
+            "MOCO_S3_ENDPOINT": "https://store:9000/",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "MOCO_S3_RETRY_SECONDS": "7.5",
+            "MINIO_ACCESS_KEY": "someone",
+            "MINIO_SECRET_KEY": CANARY,
+        }
+    )
+
+    assert settings.endpoint == "https://store:9000"
+    assert (settings.region, settings.retry_seconds) == ("eu-west-1", 7.5)
+    assert settings.access_key == "someone"
+    assert CANARY not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MOCO_S3_ENDPOINT", "store:9000"),
+        ("MOCO_S3_ENDPOINT", f"http://someone:{CANARY}@store:9000"),
+        ("MOCO_S3_ENDPOINT", "http://store:9000/bucket"),
+        ("MOCO_S3_RETRY_SECONDS", "-1"),
+        ("MOCO_S3_ADDRESSING", "sideways"),
+        ("AWS_CA_BUNDLE", "/no/such/file.pem"),
+    ],
+)
+def test_a_wrong_setting_names_its_variable_and_shows_no_secret(name: str, value: str) -> None:
+    environment = {name: value, "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": CANARY}
+
+    with pytest.raises(StoreError, match=name) as failure:
+        S3Settings.from_environment(environment)
+
+    assert CANARY not in str(failure.value)
+
+
+def test_half_a_pair_of_keys_is_refused() -> None:
+    with pytest.raises(StoreError, match="AWS_SECRET_ACCESS_KEY"):
+        S3Settings.from_environment({"AWS_ACCESS_KEY_ID": "someone"})
