@@ -1,0 +1,1 @@
+"""The one training loop: processes, schedules, mixed precision, checkpoints, resume, history."""

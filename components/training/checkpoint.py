@@ -1,0 +1,248 @@
+"""Checkpoints: everything a training needs to go on bit-exact, saved while it goes on.
+
+One is a folder `checkpoints/STEP/` in a store: tensors as safetensors, the rest as
+JSON, and a manifest of sizes and hashes that is written last. No pickle.
+"""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.core.errors import ConfigError, DataError, DiskFullError, MocoError
+from components.core.log import get_logger
+from components.core.manifest import FileEntry, file_sha256
+from components.core.store import HashMismatch, KeyNotFound, Store
+from components.training.config import RESUMABLE_CHANGES
+
+log = get_logger(__name__)
+
+ROOT = "checkpoints"
+KEPT = 2
+FORCE = "MOCO_FORCE_RESUME"
+_TENSOR = "__tensor__"
+
+State = Mapping[str, Any]
+"""Nested dicts and lists with tensors and JSON values at the leaves."""
+
+
+class Checkpointer:
+    """Saves states of one training in the background and finds the newest good one.
+
+    Only rank 0 makes one; the other ranks' states reach it by `gather_objects`.
+    """
+
+    def __init__(self, store: Store, identity: State) -> None:
+        """Remember where to save.
+
+        Args:
+            store: Where checkpoints live; it outlives this process.
+            identity: JSON that says which training this is: config, inputs, code.
+                A checkpoint of another training is refused.
+        """
+        self.store = store
+        self.identity = json.loads(json.dumps(identity))  # as it reads after a save
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def saving(self) -> bool:
+        """Whether a save is in progress."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def save(self, step: int, state: State) -> bool:
+        """Start saving a state; training may go on at once.
+
+        Tensors are copied before this returns. While an earlier save still runs,
+        nothing is done: training does not wait for a slow store.
+
+        Returns:
+            Whether a save was started.
+
+        Raises:
+            MocoError: if an earlier save failed for a full disk; any other failure
+                is logged, because training can go on without it.
+        """
+        if self.saving:
+            log.warning("checkpoint skipped: the one before is still being saved", step=step)
+            return False
+        self._join()
+        tensors: dict[str, Tensor] = {}
+        document = _take_apart(state, tensors)
+        self._thread = threading.Thread(target=self._save, args=(step, document, tensors))
+        self._thread.start()
+        return True
+
+    def finish(self, step: int, state: State) -> None:
+        """Save a state and wait until it is durable.
+
+        Raises:
+            MocoError: if it could not be saved.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        self._failure = None  # what counts is whether this one arrives
+        self.save(step, state)
+        assert self._thread is not None
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def wait(self) -> None:
+        """Wait for a save in progress."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def load(self, force: bool = False) -> tuple[int, State] | None:
+        """Return the newest checkpoint that is whole, and its step; None without any.
+
+        A damaged one is left out with a warning, and the one before is used.
+
+        Args:
+            force: Take a checkpoint even of another config, data or code.
+
+        Raises:
+            ConfigError: if it belongs to another training, naming what differs.
+        """
+        for step in sorted(self._steps(), reverse=True):
+            try:
+                identity, state = self._load(step)
+            except (DataError, HashMismatch, KeyNotFound, ValueError, KeyError) as error:
+                log.warning("checkpoint damaged; trying the one before", step=step, why=str(error))
+                continue
+            different = _differences(identity, self.identity)
+            if different and not force:
+                raise ConfigError(
+                    f"the checkpoint at step {step} in {self.store.url} belongs to another "
+                    "training; these differ:\n  "
+                    + "\n  ".join(different)
+                    + f"\nRestore them, remove the folder to start over, or set {FORCE}=1 to go on"
+                )
+            return step, state
+        return None
+
+    def _save(self, step: int, document: Any, tensors: dict[str, Tensor]) -> None:
+        started = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="moco-checkpoint-") as name:
+                folder = Path(name)
+                save_file(tensors, folder / "state.safetensors")
+                (folder / "state.json").write_text(json.dumps(document), "utf-8")
+                entries = {}
+                for file in sorted(folder.iterdir()):
+                    entry = FileEntry(size=file.stat().st_size, sha256=file_sha256(file))
+                    entries[file.name] = entry.model_dump()
+                    self.store.put(file, f"{_prefix(step)}/{file.name}")
+                manifest = {"step": step, "identity": self.identity, "files": entries}
+                self.store.write(f"{_prefix(step)}/manifest.json", json.dumps(manifest).encode())
+            self._purge()
+        except Exception as error:  # reported by the training thread
+            self._failure = _known(error)
+            log.warning("checkpoint failed", step=step, why=str(self._failure))
+        else:
+            log.debug("checkpoint saved", step=step, seconds=round(time.monotonic() - started, 3))
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if isinstance(failure, DiskFullError):
+            raise failure
+
+    def _purge(self) -> None:
+        for step in sorted(self._steps())[:-KEPT]:
+            self.store.delete(f"{_prefix(step)}/manifest.json")  # first: then it is no checkpoint
+            self.store.delete(_prefix(step))
+
+    def _steps(self) -> list[int]:
+        """Return the steps that have a manifest, and therefore were saved whole."""
+        steps = []
+        for entry in self.store.list(ROOT):
+            parts = entry.key.split("/")
+            if parts[-1] == "manifest.json" and len(parts) == 3 and parts[1].isdigit():
+                steps.append(int(parts[1]))
+        return steps
+
+    def _load(self, step: int) -> tuple[State, State]:
+        manifest = json.loads(self.store.read(f"{_prefix(step)}/manifest.json"))
+        with tempfile.TemporaryDirectory(prefix="moco-checkpoint-") as name:
+            for file, entry in manifest["files"].items():
+                path = Path(name) / Path(file).name
+                self.store.get(f"{_prefix(step)}/{file}", path)
+                expected = FileEntry.model_validate(entry)
+                found = FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
+                if found != expected:
+                    raise DataError(f"{file} is not what was saved")
+            tensors = load_file(Path(name) / "state.safetensors")
+            document = json.loads((Path(name) / "state.json").read_text("utf-8"))
+        return manifest["identity"], _put_together(document, tensors)
+
+
+def _prefix(step: int) -> str:
+    return f"{ROOT}/{step:010d}"
+
+
+def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Copy every tensor into `tensors` and return the rest as JSON values that refer to them."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # A clone, because training changes the original while the copy is written.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        return {
+            "dict": [[_take_apart(k, tensors), _take_apart(v, tensors)] for k, v in value.items()]
+        }
+    if isinstance(value, (list, tuple)):
+        return [_take_apart(item, tensors) for item in value]
+    return value
+
+
+def _put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {k: _put_together(v, tensors) for k, v in value["dict"]}
+    if isinstance(value, list):
+        return [_put_together(item, tensors) for item in value]
+    return value
+
+
+def _differences(saved: Any, wanted: Any, path: str = "") -> list[str]:
+    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+        found = []
+        for key in sorted({*saved, *wanted}):
+            if key not in RESUMABLE_CHANGES:
+                where = f"{path}.{key}" if path else key
+                found += _differences(saved.get(key), wanted.get(key), where)
+        return found
+    return [] if saved == wanted else [f"{path}: was {saved!r}, now {wanted!r}"]
+
+
+def _known(error: Exception) -> Exception:
+    if isinstance(error, OSError) and not isinstance(error, MocoError) and error.errno == 28:
+        return DiskFullError(f"no space left for a checkpoint: {error}")
+    return error
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the random state of this process, its GPU's included."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore what `rng_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,76 @@
+"""What every training stage can be told; no torch here, so that a plan can be checked anywhere."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from components.core.config import Config
+
+
+class Schedule(Config):
+    """The learning rate over training, as a factor of its base value."""
+
+    kind: Literal["step", "cosine"] = "step"
+    """Drops at fixed points, or half a cosine down to zero."""
+    drops: tuple[float, ...] = ()
+    """Fractions of training after which the rate is multiplied by `gamma` (kind `step`)."""
+    gamma: PositiveFloat = 0.1
+    """Factor of a drop."""
+    by_epoch: bool = True
+    """Change only between epochs, as the released code does."""
+    warmup: NonNegativeInt = 0
+    """Iterations over which the rate grows linearly from `warmup_factor`."""
+    warmup_factor: PositiveFloat = 0.001
+    """Share of the rate at the first iteration of a warm-up."""
+
+    @model_validator(mode="after")
+    def _drops_in_order(self) -> "Schedule":
+        if any(not 0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
+            raise ValueError(f"drops {self.drops} must be growing fractions between 0 and 1")
+        return self
+
+
+class TrainingConfig(Config):
+    """Options that all training stages share; a stage adds how long to train, and on what."""
+
+    batch_size: PositiveInt = 256
+    """Images a step over all processes."""
+    lr: PositiveFloat = 0.03
+    """Learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`."""
+    lr_batch: PositiveInt = 256
+    """The batch for which the paper states `lr`."""
+    momentum: NonNegativeFloat = 0.9
+    """Of SGD."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Of SGD, for all parameters."""
+    schedule: Schedule = Schedule()
+    """The learning rate over training."""
+    clip: PositiveFloat | None = None
+    """Largest norm of the gradient; null for none."""
+    seed: NonNegativeInt = 0
+    """Of initialisation, order and augmentation; a trial is a seed."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; weights are always fp32."""
+    channels_last: bool = False
+    """Keep activations in channels-last memory, which is faster with bf16 on recent GPUs."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    deterministic: bool = False
+    """Only deterministic kernels on a GPU, so that a resumed run equals an uninterrupted one."""
+    processes: PositiveInt | None = None
+    """Training processes; one for each GPU by default, one on a machine without."""
+    checkpoint_seconds: PositiveFloat = 60.0
+    """Time between checkpoints: what a killed run loses at most."""
+    log_every: PositiveInt = 50
+    """Steps between rows of the history."""
+
+    @property
+    def scaled_lr(self) -> float:
+        """The learning rate for this batch (linear scaling, Goyal et al. 2017)."""
+        return self.lr * self.batch_size / self.lr_batch
+
+
+RESUMABLE_CHANGES = frozenset(
+    {"workers", "prefetch", "cache", "max_corrupt_fraction", "checkpoint_seconds", "log_every"}
+)
+"""Fields that may differ between a run and its continuation: they do not change the result."""

@@ -1,0 +1,48 @@
+"""The history of a training: rows as JSON lines, TensorBoard event files beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+HISTORY = "history.jsonl"
+
+
+class History:
+    """Rows of figures by step, written as they come.
+
+    After a resume the rows of the checkpoint are written again, so that the files
+    hold each step once, whatever happened.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]] | None = None) -> None:
+        """Write into a folder, beginning with the rows of a checkpoint."""
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self._file = (folder / HISTORY).open("w", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+        for row in rows or []:
+            self._write(row)
+
+    def add(self, step: int, epoch: float, figures: Mapping[str, float]) -> None:
+        """Add a row of figures at a step (counted from 1) and a position in epochs."""
+        self._write({"step": step, "epoch": round(epoch, 6), **figures})
+
+    def curve(self, figure: str) -> list[tuple[float, float]]:
+        """Return one figure over epochs."""
+        return [(row["epoch"], row[figure]) for row in self.rows if figure in row]
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        self._board.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                self._board.add_scalar(name, value, row["step"])

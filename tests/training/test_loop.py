@@ -1,0 +1,161 @@
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.core.errors import ConfigError, ExitCode, NonFiniteLossError
+from components.training import distributed
+from tests.training.learner import CONFIG, work
+
+CHECKPOINTS = "state/checkpoints"
+
+
+def program(folder: Path, processes: int = 1, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.training.learner", str(folder), str(processes), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def weights_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights-0.safetensors").read_bytes()).hexdigest()
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(p.parent.name) for p in (folder / CHECKPOINTS).glob("*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    work(CONFIG, str(folder))
+    return folder
+
+
+def test_the_history_has_every_epoch_once(uninterrupted: Path) -> None:
+    rows = [json.loads(line) for line in (uninterrupted / "output/history.jsonl").open()]
+    assert [row["step"] for row in rows if "weight_norm" in row] == [7, 14, 21, 28]
+    assert [row["step"] for row in rows if "loss" in row][-1] == 28
+    assert list((uninterrupted / "output/tensorboard").iterdir())
+
+
+def test_two_checkpoints_are_kept(uninterrupted: Path) -> None:
+    assert len(saved_steps(uninterrupted)) == 2
+    assert saved_steps(uninterrupted)[-1] == 28
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    kills = 0
+    for _ in range(40):
+        process = program(tmp_path)
+        deadline = time.monotonic() + chance.uniform(0.01, 0.25)
+        before = saved_steps(tmp_path)
+        while process.poll() is None:
+            moved = saved_steps(tmp_path) != before
+            if kills < 4 and moved and time.monotonic() > deadline:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.002)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        kills += 1
+    assert kills >= 2
+    assert weights_hash(tmp_path) == weights_hash(uninterrupted)
+    history = (tmp_path / "output/history.jsonl").read_text()
+    assert history == (uninterrupted / "output/history.jsonl").read_text()
+
+
+def test_a_corrupt_checkpoint_gives_way_to_the_one_before(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=28)
+    newest = tmp_path / CHECKPOINTS / f"{saved_steps(tmp_path)[-1]:010d}" / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    newest.write_bytes(content)
+    (tmp_path / "weights-0.safetensors").unlink()
+    work(CONFIG, str(tmp_path), steps=28)
+    assert weights_hash(tmp_path) == weights_hash(uninterrupted)
+
+
+def test_another_config_is_refused_naming_what_differs(
+    uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = CONFIG.derive(lr=0.1, momentum=0.8, log_every=5)
+    with pytest.raises(ConfigError) as caught:
+        work(other, str(uninterrupted))
+    assert "config.lr: was 0.05, now 0.1" in str(caught.value)
+    assert "config.momentum" in str(caught.value)
+    assert "log_every" not in str(caught.value)  # does not change the result
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+    work(other, str(uninterrupted))
+
+
+def test_a_nan_stops_before_the_update_and_keeps_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="step 9 of 28"):
+        work(CONFIG, str(tmp_path), poison=9)
+    (kept,) = (tmp_path / "state/nonfinite").iterdir()
+    assert torch.isnan(load_file(kept)["images"]).any()
+    for step in saved_steps(tmp_path):
+        assert step <= 9
+        tensors = load_file(tmp_path / CHECKPOINTS / f"{step:010d}" / "state.safetensors")
+        assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+
+
+def test_sigterm_saves_within_a_step_and_says_so_by_its_code(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    process = program(tmp_path)
+    while not saved_steps(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED, errors
+    assert "the checkpoint is safe" in errors
+    again = program(tmp_path)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert weights_hash(tmp_path) == weights_hash(uninterrupted)
+
+
+def test_two_ranks_learn_what_one_learns_where_nothing_is_per_rank(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    distributed.launch(1, work, CONFIG, str(one), dropout=0.0, norm=False)
+    distributed.launch(2, work, CONFIG, str(two), dropout=0.0, norm=False)
+    expected = load_file(one / "weights-0.safetensors")
+    for rank in (0, 1):
+        found = load_file(two / f"weights-{rank}.safetensors")
+        for name in ("layers.0.weight", "layers.5.weight", "layers.5.bias"):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_resume_bit_exact_each_with_its_own_randomness(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    distributed.launch(2, work, CONFIG, str(whole))
+    process = program(parts, 2)
+    while not saved_steps(parts):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED, errors
+    distributed.launch(2, work, CONFIG, str(parts))
+    assert weights_hash(parts) == weights_hash(whole)
+
+
+def test_a_rank_that_fails_gives_its_error_to_the_parent(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="step 3"):
+        distributed.launch(2, work, CONFIG, str(tmp_path), poison=3)
+    process = program(tmp_path / "program", 2, "3")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.NON_FINITE, errors
