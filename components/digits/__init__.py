@@ -1,0 +1,53 @@
+"""The stage `digits`: the miniature world, real handwritten digits in public data set layouts."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from components.core.config import Config
+from components.core.stage import Port, Resources, Stage
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class DigitsConfig(Config):
+    """Scenes with real handwritten digits; every size that matters for the miniature."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """of the scenes; which digits are for training never depends on it"""
+    pixels: Annotated[int, Field(ge=16, le=512)] = 48
+    """side of a scene, pixels"""
+    train_scenes: Annotated[int, Field(ge=10)] = 4200
+    """training scenes of each layout, from 1,400 digits"""
+    val_scenes: Annotated[int, Field(ge=10)] = 397
+    """validation scenes of each layout, from 397 other digits"""
+    digit_size: tuple[Fraction, Fraction] = (0.62, 0.92)
+    """side of the main digit over that of the scene, least and most"""
+    texture: Fraction = 0.25
+    """strength of the texture behind the digits; 0 for a plain ground"""
+    companions: Annotated[int, Field(ge=0, le=8)] = 0
+    """most small, faint digits beside the main one"""
+    imbalance: Annotated[float, Field(ge=1)] = 10.0
+    """iNaturalist layout: training images of the commonest category over those of the rarest"""
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    """of every image file"""
+
+    @model_validator(mode="after")
+    def _sizes_ascend(self) -> Self:
+        if self.digit_size[0] > self.digit_size[1]:
+            raise ValueError(f"digit_size: {self.digit_size[0]} is more than {self.digit_size[1]}")
+        return self
+
+
+STAGE = Stage(
+    name="digits",
+    summary="Write scenes of real handwritten digits in the layouts of the public data sets.",
+    config=DigitsConfig,
+    inputs={},
+    outputs={
+        "imagenet": Port("Dataset", "ImageNet's layout: ten balanced classes, train and val"),
+        "inaturalist": Port("Dataset", "iNaturalist 2018's layout: ten long-tailed categories"),
+    },
+    run="components.digits.write:run",
+    resources=Resources(cpus=1, memory=2),
+)

@@ -1,0 +1,112 @@
+"""Renders a scene: real digits, light on dark and nearly grey, with the mask of each."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from components.digits import DigitsConfig
+from components.digits.source import Digits
+
+Ink = npt.NDArray[np.float32]
+
+_DIGIT_SIDE = 8  # scikit-learn's images
+_TEXTURE_CELLS = 6
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A digit in a scene.
+
+    Attributes:
+        label: What it shows, 0 to 9.
+        source: Its position in scikit-learn's set.
+        box: Left, top, width, height of its ink, pixels.
+        ink: Its share in each pixel, (H, W), 0 to 1.
+    """
+
+    label: int
+    source: int
+    box: tuple[int, int, int, int]
+    ink: Ink
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it.
+
+    Attributes:
+        pixels: RGB, (H, W, 3).
+        instances: Its digits, the main one first.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    instances: tuple[Instance, ...]
+
+
+def render_scene(
+    config: DigitsConfig, digits: Digits, main: int, generator: np.random.Generator
+) -> Scene:
+    """Render a scene around the digit `main` of `digits`.
+
+    Colours tell nothing: with strong tints, contrastive learning takes the colour as the
+    instance and the digits are not learned.
+    """
+    side = config.pixels
+    instances = [_place(config, digits, main, config.digit_size, generator)]
+    for _ in range(int(generator.integers(config.companions + 1))):
+        other = int(generator.integers(len(digits.labels)))
+        instances.append(_place(config, digits, other, (0.2, 0.32), generator))
+
+    light = _ground(config, generator)
+    for number, instance in reversed(list(enumerate(instances))):
+        brightness = generator.uniform(170, 235) if number == 0 else generator.uniform(70, 120)
+        light += instance.ink * (np.float32(brightness) - light)
+    light += generator.normal(0, 3, (side, side)).astype(np.float32)
+
+    tint = generator.uniform(0.94, 1.06, 3).astype(np.float32)
+    pixels = np.clip(light[..., None] * tint, 0, 255).astype(np.uint8)
+    return Scene(pixels, tuple(instances))
+
+
+def _place(
+    config: DigitsConfig,
+    digits: Digits,
+    which: int,
+    size: tuple[float, float],
+    generator: np.random.Generator,
+) -> Instance:
+    """Scale, turn and slant a digit a little and put it somewhere, wholly inside."""
+    scale = generator.uniform(*size) * config.pixels / _DIGIT_SIDE
+    angle, slant = np.radians(generator.uniform(-8, 8)), generator.uniform(-0.1, 0.1)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = scale * turn @ np.array([[1, slant], [0, 1]])
+    room = max(0.0, (config.pixels - scale * _DIGIT_SIDE) / 2)
+    centre = config.pixels / 2 + generator.uniform(-room, room, 2)
+    middle = np.full(2, (_DIGIT_SIDE - 1) / 2)
+    ink = cv2.warpAffine(
+        digits.images[which],
+        np.column_stack([matrix, centre - 0.5 - matrix @ middle]),
+        (config.pixels, config.pixels),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
+    ink = np.clip(ink, 0, 1).astype(np.float32)
+    return Instance(
+        label=int(digits.labels[which]),
+        source=int(digits.sources[which]),
+        box=tuple(cv2.boundingRect((ink > 0.3).astype(np.uint8))),
+        ink=ink,
+    )
+
+
+def _ground(config: DigitsConfig, generator: np.random.Generator) -> Ink:
+    """Make a dark ground with a soft texture of its own."""
+    shape = (config.pixels, config.pixels)
+    dark = np.full(shape, generator.uniform(20, 60), np.float32)
+    cells = generator.uniform(-1, 1, (_TEXTURE_CELLS, _TEXTURE_CELLS)).astype(np.float32)
+    dark += (
+        80 * np.float32(config.texture) * cv2.resize(cells, shape, interpolation=cv2.INTER_CUBIC)
+    )
+    return np.maximum(dark, 0)

@@ -1,0 +1,218 @@
+"""The ResNets that are pre-trained, converted and fine-tuned, without a classification head."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from components.core.errors import DataError
+from components.vision.architectures import (
+    CARD,
+    TORCHVISION_WEIGHTS,
+    Architecture,
+    BackboneCard,
+)
+
+STAGES = ("res2", "res3", "res4", "res5")
+SHOWN_FAULTS = 8  # tensor names in an error, for each kind of fault
+
+
+class Backbone(nn.Module):
+    """A ResNet up to its global pooling, its parameters named as torchvision names them.
+
+    Attributes:
+        architecture: What it is called in configs.
+        num_features: Channels of res5, and so of the pooled features.
+    """
+
+    def __init__(self, architecture: Architecture, parts: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.conv1 = parts["conv1"]
+        self.bn1 = parts["bn1"]
+        self.relu = parts["relu"]
+        self.maxpool = parts["maxpool"]
+        self.layer1 = parts["layer1"]
+        self.layer2 = parts["layer2"]
+        self.layer3 = parts["layer3"]
+        self.layer4 = parts["layer4"]
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        widths = [m.num_features for m in self.layer4.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.num_features = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the pooled features, (N, num_features), of normalised images, (N, 3, H, W)."""
+        pooled: Tensor = self.avgpool(feature_maps(self, images)["res5"])
+        return pooled.flatten(1)
+
+
+def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of the four stages, `res2` to `res5`.
+
+    They are what a detector reads, and what a conversion must keep. Strides are 4, 8,
+    16 and 32 for `resnet50`; 2, 4, 8 and 16 for `resnet_digits`.
+
+    Args:
+        backbone: In evaluation mode, if batch statistics are not wanted.
+        images: Normalised RGB, (N, 3, H, W).
+    """
+    maps: dict[str, Tensor] = {}
+    x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(images))))
+    layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+    for stage, layer in zip(STAGES, layers, strict=True):
+        x = layer(x)
+        maps[stage] = x
+    return maps
+
+
+def build_backbone(architecture: Architecture) -> Backbone:
+    """Build a backbone, initialised by torchvision's rule from torch's global generator."""
+    if architecture == "resnet50":
+        return Backbone(
+            architecture, dict(torchvision.models.resnet50(weights=None).named_children())
+        )
+    return Backbone(architecture, _digits_parts())
+
+
+def random_backbone(architecture: Architecture, seed: int) -> Backbone:
+    """Build the backbone that training from scratch starts from; a seed always gives the same.
+
+    torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(architecture)
+
+
+def load_backbone(folder: Path, architecture: Architecture | None = None) -> Backbone:
+    """Load the artifact of the `convert` stage.
+
+    Args:
+        folder: Holds `backbone.json` and `backbone.safetensors`.
+        architecture: What the caller can use; any, if None.
+
+    Raises:
+        DataError: if a file is missing or damaged, the channels are not RGB, the architecture
+            is another, or any tensor is missing, unexpected or of another shape.
+    """
+    card = read_card(folder)
+    if architecture not in (None, card.architecture):
+        raise DataError(
+            f"{folder} is a {card.architecture}, a {architecture} is needed; give a backbone of "
+            f"that architecture, or set the config's architecture to {card.architecture}"
+        )
+    backbone = build_backbone(card.architecture)
+    load_weights(backbone, read_tensors(folder / TORCHVISION_WEIGHTS), str(folder))
+    return backbone
+
+
+def read_card(folder: Path) -> BackboneCard:
+    """Read `backbone.json`.
+
+    Raises:
+        DataError: if it is missing, or says anything that this code would get wrong.
+    """
+    path = folder / CARD
+    try:
+        return BackboneCard.model_validate_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} has no {CARD}, so it is not a converted backbone; "
+            "run `python -m components.convert` on the checkpoint and give its output"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} does not describe a backbone that can be used here: {error}\n"
+            "Convert the original checkpoint again; images are RGB throughout, "
+            "and a BGR backbone would silently see wrong colours"
+        ) from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run the stage that makes it again") from None
+    except SafetensorError as error:
+        raise DataError(
+            f"{path} is not a whole safetensors file ({error}); fetch it again"
+        ) from None
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load every tensor of a module, none missing and none left over.
+
+    Raises:
+        DataError: naming the missing, unexpected and misshapen tensors, and `where` they are from.
+    """
+    wanted = module.state_dict()
+    faults = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    }
+    if any(faults.values()):
+        told = "\n".join(
+            f"  {len(names)} {kind}: {', '.join(names[:SHOWN_FAULTS])}"
+            + (", ..." if len(names) > SHOWN_FAULTS else "")
+            for kind, names in faults.items()
+            if names
+        )
+        architecture = getattr(module, "architecture", type(module).__name__)
+        raise DataError(
+            f"{where} does not fit a {architecture} of {len(wanted)} tensors:\n{told}\n"
+            "Nothing was loaded; give a complete checkpoint of this architecture"
+        )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _digits_parts() -> dict[str, nn.Module]:
+    """Make a stem of 16 channels and four basic blocks, 16 to 128 channels.
+
+    The stem strides once and does not pool: digits are drawn from 8×8 pixels, so half
+    the resolution of a scene loses nothing and training takes a quarter of the time.
+    """
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, 16, kernel_size=3, stride=2, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(16),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.Identity(),
+    }
+    channels = 16
+    for number, width in enumerate((16, 32, 64, 128), start=1):
+        parts[f"layer{number}"] = nn.Sequential(_basic_block(channels, width))
+        channels = width
+    for part in parts.values():
+        _initialise(part)
+    return parts
+
+
+def _basic_block(channels: int, width: int) -> Any:
+    if channels == width:
+        return BasicBlock(channels, width)
+    shortcut = nn.Sequential(
+        nn.Conv2d(channels, width, kernel_size=1, stride=2, bias=False), nn.BatchNorm2d(width)
+    )
+    return BasicBlock(channels, width, stride=2, downsample=shortcut)
+
+
+def _initialise(part: nn.Module) -> None:
+    """Apply torchvision's rule for ResNets; batch norm starts as the identity by itself."""
+    for module in part.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

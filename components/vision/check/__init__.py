@@ -1,0 +1,50 @@
+"""Finds every fault in a data set's layout, with file and id, before anything trains.
+
+A later kind is one more function in a module of its own, and one more entry here.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from components.core.config import nearest
+from components.core.errors import UsageError
+from components.vision.check.files import can_decode
+from components.vision.check.findings import Fault, Findings
+from components.vision.check.imagenet import check_imagenet
+from components.vision.check.images import check_images
+from components.vision.check.inaturalist import check_inaturalist
+
+__all__ = ["CHECKS", "Fault", "Findings", "check_data"]
+
+Check = Callable[[Path, Findings, bool], None]
+
+CHECKS: dict[str, Check] = {
+    "imagenet": check_imagenet,
+    "inaturalist": check_inaturalist,
+    "images": check_images,
+}
+
+
+def check_data(kind: str, path: Path, *, decode: bool = False) -> Findings:
+    """List all faults of a data set.
+
+    Every image's first and last bytes are read, which finds empty, truncated and
+    foreign files.
+
+    Args:
+        kind: One of `CHECKS`.
+        path: The data set's folder; for `images` also a text file that lists them.
+        decode: Decode every image as well, which finds damage inside; minutes a million.
+
+    Raises:
+        UsageError: if there is no such kind, or no library to decode with.
+    """
+    if kind not in CHECKS:
+        raise UsageError(
+            f"no check for {kind!r}{nearest(kind, CHECKS)}; there are {', '.join(CHECKS)}"
+        )
+    if decode and not can_decode():
+        raise UsageError("decoding needs the image libraries: install moco-transfer[train]")
+    findings = Findings()
+    CHECKS[kind](path, findings, decode)
+    return findings

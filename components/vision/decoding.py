@@ -1,0 +1,64 @@
+"""From the bytes of an image file to RGB, exactly as the usual Pillow loader reads them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from components.core.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+"""An RGB image, (height, width, 3)."""
+
+MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
+
+
+class CorruptImageError(DataError):
+    """An image file that cannot be read; the message says why."""
+
+
+def read_image(path: str | Path) -> Pixels:
+    """Read an image file as RGB.
+
+    Grey, palette and CMYK images are converted, and EXIF rotation is not applied:
+    that is how the images of the published results were read.
+
+    Raises:
+        CorruptImageError: if the file is missing, empty, truncated, or not an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CorruptImageError(error.strerror or str(error)) from None
+    return decode_image(data)
+
+
+def decode_image(data: bytes) -> Pixels:
+    """Decode an image as RGB; JPEG by libjpeg-turbo, everything else by Pillow.
+
+    Raises:
+        CorruptImageError: if the bytes are empty, truncated, or not an image.
+    """
+    if not data:
+        raise CorruptImageError("the file is empty")
+    if data[:2] == b"\xff\xd8":
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if colours in ("YCbCr", "RGB", "Gray") and height * width <= MAX_PIXELS:
+                pixels: Pixels = simplejpeg.decode_jpeg(data)
+                return pixels
+        except ValueError:
+            pass  # a flaw that libjpeg can mend, or real damage: Pillow decides
+    return _decode_by_pillow(data)
+
+
+def _decode_by_pillow(data: bytes) -> Pixels:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise CorruptImageError(reason) from None

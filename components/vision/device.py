@@ -1,0 +1,124 @@
+"""Colours, blur and normalisation of whole batches, on the device that trains."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.vision.batch import Batch, Colours
+from components.vision.config import AugmentationConfig, EvaluationConfig
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def finish_views(batch: Batch, config: AugmentationConfig | EvaluationConfig) -> tuple[Tensor, ...]:
+    """Turn a batch's bytes into what a backbone takes, on the batch's device.
+
+    Applies the colour operations and the blur that the loading processes left, each
+    view with its own parameters in its own order, then normalises.
+
+    Returns:
+        One tensor for each view, float32, (N, 3, H, W), contiguous.
+    """
+    finished = []
+    for number, view in enumerate(batch.views):
+        pixels = view.to(torch.float32, memory_format=torch.contiguous_format)
+        if batch.colours:
+            pixels = adjust_colours(pixels, batch.colours[number])
+            pixels = blur(pixels, batch.colours[number].blur)
+        finished.append(normalise(pixels, config.mean, config.std))
+    return tuple(finished)
+
+
+def normalise(
+    pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """Map RGB in 0..255 to zero mean and unit deviation, in place. `pixels`: (N, 3, H, W)."""
+    # Copied without waiting: a tensor made on the device at once would drain its queue.
+    scale = torch.tensor([1 / (255 * s) for s in std]).to(pixels.device, non_blocking=True)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    shift = shift.to(pixels.device, non_blocking=True)
+    return pixels.mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
+
+
+def adjust_colours(pixels: Tensor, colours: Colours) -> Tensor:
+    """Apply each view's colour operations in its own order.
+
+    Args:
+        pixels: RGB in 0..255, float, (N, 3, H, W), changed in place.
+        colours: The operations of N views.
+    """
+    for step in range(colours.mix.shape[1]):
+        own, gray, mean, constant = colours.mix[:, step].view(-1, 4, 1, 1, 1).unbind(1)
+        luma = _luma(pixels)
+        rest = gray * luma + (mean * luma.mean((2, 3), keepdim=True) + constant)
+        pixels = pixels.mul_(own).add_(rest).clamp_(0, 255)
+
+        # Which views turn their hue now is known on the CPU, so nothing waits for the device.
+        rows = colours.hue[:, step].nonzero()[:, 0]
+        if len(rows):
+            turns = colours.hue[rows, step].to(pixels.device, non_blocking=True)
+            rows = rows.to(pixels.device, non_blocking=True)
+            pixels.index_copy_(0, rows, turn_hue(pixels.index_select(0, rows), turns))
+    return pixels
+
+
+def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
+    """Turn the colour circle of each image by its own amount.
+
+    Args:
+        pixels: RGB, (N, 3, H, W).
+        turns: Fractions of the circle, (N,).
+    """
+    red, green, blue = pixels.unbind(1)
+    value = pixels.amax(1)
+    chroma = value - pixels.amin(1)
+    # Sixths of the circle, counted from red; grey pixels have no hue, and any does.
+    safe = chroma.clamp_min(1e-6)
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    hue = hue + 6 * turns.view(-1, 1, 1)
+    turned = [value - chroma * _distance_from_plateau(hue, offset) for offset in (5, 3, 1)]
+    return torch.stack(turned, 1)
+
+
+def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image with its own Gaussian, edges repeated.
+
+    Args:
+        pixels: (N, C, H, W), changed in place where there is something to blur.
+        sigma: Standard deviations in pixels, (N,), on the CPU; 0 leaves an image alone.
+    """
+    rows = sigma.nonzero()[:, 0]
+    if not len(rows):
+        return pixels
+    radius = math.ceil(3 * float(sigma.max()))
+    offsets = torch.arange(-radius, radius + 1)
+    kernels = torch.exp(-0.5 * (offsets / sigma[rows, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).to(pixels.device, non_blocking=True)
+    rows = rows.to(pixels.device, non_blocking=True)
+
+    chosen = pixels.index_select(0, rows)
+    count, channels, height, width = chosen.shape
+    # Each channel of each image is a group with its own kernel.
+    kernels = kernels.repeat_interleave(channels, 0)[:, None]
+    flat = chosen.reshape(1, count * channels, height, width)
+    flat = F.pad(flat, (radius,) * 4, mode="replicate")
+    flat = F.conv2d(flat, kernels[:, :, None, :], groups=count * channels)
+    flat = F.conv2d(flat, kernels[:, :, :, None], groups=count * channels)
+    return pixels.index_copy_(0, rows, flat.view_as(chosen))
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    red, green, blue = _LUMA
+    return pixels[:, :1] * red + pixels[:, 1:2] * green + pixels[:, 2:] * blue
+
+
+def _distance_from_plateau(hue: Tensor, offset: int) -> Tensor:
+    """How far a channel lies below the pixel's value, in chromas, 0..1."""
+    position = torch.remainder(hue + offset, 6)
+    return torch.minimum(position, 4 - position).clamp(0, 1)

@@ -1,0 +1,14 @@
+"""What image sets there are, and which files are images; needs nothing but Python."""
+
+from typing import Literal
+
+Split = Literal["train", "val"]
+ImageKind = Literal["imagenet", "inaturalist", "images"]
+"""Layout of an image set: ImageNet's folders, iNaturalist 2018's JSON, or any folder or list."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def is_image(name: str) -> bool:
+    """Tell by its name whether a file is an image."""
+    return name.lower().endswith(EXTENSIONS)

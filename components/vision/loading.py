@@ -1,0 +1,268 @@
+"""From an image set to batches of views: the same ones whoever loads them, from any step on."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from components.vision.batch import Batch, Colours, CorruptImage, encode_colours
+from components.vision.colour import adjust_colours, blur
+from components.vision.config import AugmentationConfig, EvaluationConfig, LoaderConfig
+from components.vision.cropping import centre_crop, crop_and_resize
+from components.vision.decoding import CorruptImageError, Pixels, read_image
+from components.vision.image_sets import ImageSet
+from components.vision.quarantine import Quarantine
+from components.vision.sampling import EpochSampler
+from components.vision.views import View, draw_view, view_generator
+
+Key = tuple[int, int]
+"""Epoch and index of a sample."""
+
+_REPLACEMENT = 1 << 16  # a view's number that no view has: the generator of replacements
+_ATTEMPTS = 100
+
+
+class ViewDataset(Dataset[Batch]):
+    """Views of an image set.
+
+    In training, an unreadable image is replaced by another one drawn from its own
+    epoch and index, so everything else stays as it was. In evaluation it is left out.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        augmentation: AugmentationConfig | EvaluationConfig,
+        *,
+        views: int = 1,
+        seed: int = 0,
+        cache: int = 0,
+    ) -> None:
+        """Prepare to make views.
+
+        Args:
+            images: The image set.
+            augmentation: How a view is made.
+            views: Views of each image; evaluation has one.
+            seed: Of the views.
+            cache: Bytes of decoded images to keep.
+        """
+        self.images = images
+        self.augmentation = augmentation
+        self.views = views
+        self.seed = seed
+        self._cache: dict[int, Pixels] = {}
+        self._cache_left = cache
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Batch:
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Make the batch of these samples; torch's loader calls it with a whole batch."""
+        indices: list[int] = []
+        corrupt: list[CorruptImage] = []
+        # Each view goes to its place at once: memory that was just used is the fast one.
+        size = self.augmentation.crop
+        pixels = torch.empty(self.views, len(keys), size, size, 3, dtype=torch.uint8)
+        drawn: list[list[View]] = [[] for _ in range(self.views)]
+        for epoch, wanted in keys:
+            found = self._find(epoch, wanted, corrupt)
+            if found is None:
+                continue
+            index, image = found
+            for number in range(self.views):
+                if isinstance(self.augmentation, EvaluationConfig):
+                    view = centre_crop(image, self.augmentation.resize, self.augmentation.crop)
+                else:
+                    height, width = image.shape[:2]
+                    generator = view_generator(self.seed, epoch, wanted, number)
+                    parameters = draw_view(self.augmentation, height, width, generator)
+                    view = self._make(image, parameters)
+                    drawn[number].append(parameters)
+                pixels[number, len(indices)].numpy()[:] = view
+            indices.append(index)
+        return Batch(
+            views=tuple(pixels[:, : len(indices)].permute(0, 1, 4, 2, 3).unbind()),
+            colours=self._colours(drawn),
+            labels=torch.tensor([self.images.label(index) for index in indices], dtype=torch.int64),
+            indices=torch.tensor(indices, dtype=torch.int64),
+            corrupt=tuple(corrupt),
+        )
+
+    def _find(
+        self, epoch: int, wanted: int, corrupt: list[CorruptImage]
+    ) -> tuple[int, Pixels] | None:
+        """Read an image, or its replacement."""
+        index = wanted
+        replacements = None
+        for _ in range(_ATTEMPTS):
+            try:
+                return index, self._read(index)
+            except CorruptImageError as error:
+                corrupt.append(CorruptImage(index, self.images.path(index), str(error)))
+            if isinstance(self.augmentation, EvaluationConfig):
+                return None
+            replacements = replacements or view_generator(self.seed, epoch, wanted, _REPLACEMENT)
+            index = int(replacements.integers(len(self)))
+        return None
+
+    def _read(self, index: int) -> Pixels:
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
+        image = read_image(self.images.path(index))
+        if image.nbytes <= self._cache_left:
+            self._cache[index] = image
+            self._cache_left -= image.nbytes
+        return image
+
+    def _make(self, image: Pixels, view: View) -> Pixels:
+        assert isinstance(self.augmentation, AugmentationConfig)
+        pixels = crop_and_resize(image, view.crop, self.augmentation.crop, flip=view.flip)
+        if self.augmentation.colour == "loader":
+            pixels = adjust_colours(pixels, view.colours)
+            if view.blur:
+                pixels = blur(pixels, view.blur)
+        return pixels
+
+    def _colours(self, drawn: list[list[View]]) -> tuple[Colours, ...]:
+        config = self.augmentation
+        if isinstance(config, EvaluationConfig) or config.colour == "loader":
+            return ()
+        if not (
+            config.jitter_probability or config.grayscale_probability or config.blur_probability
+        ):
+            return ()
+        return tuple(encode_colours(views) for views in drawn)
+
+
+class Loader:
+    """Batches of a view data set, epoch by epoch."""
+
+    def __init__(
+        self,
+        dataset: ViewDataset,
+        sampler: EpochSampler,
+        config: LoaderConfig,
+        *,
+        pin_memory: bool = False,
+    ) -> None:
+        """Start no process yet; the first epoch does, and later ones keep them.
+
+        Args:
+            dataset: What makes the views.
+            sampler: Which images each step takes.
+            config: Processes, memory, tolerance.
+            pin_memory: Put batches into page-locked memory, for copies to a GPU.
+        """
+        # One image is too little for threads. And the setting has to be made here: a forked
+        # worker that made it would wait for threads that it did not inherit.
+        cv2.setNumThreads(1)
+        self.sampler = sampler
+        self.quarantine = Quarantine(len(dataset), config.max_corrupt_fraction)
+        self._plan = _Plan(sampler)
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._plan,
+            num_workers=config.workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            prefetch_factor=config.prefetch if config.workers else None,
+            persistent_workers=config.workers > 0,
+            worker_init_fn=_become_worker,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.sampler.steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on.
+
+        Raises:
+            DataError: when more images are unreadable than the config tolerates.
+        """
+        self._plan.epoch, self._plan.first_step = epoch, first_step
+        for batch in self._loader:
+            self.quarantine.add(batch.corrupt)
+            yield batch
+
+
+def make_loader(
+    images: ImageSet,
+    augmentation: AugmentationConfig | EvaluationConfig,
+    config: LoaderConfig,
+    *,
+    batch_size: int,
+    views: int = 1,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> Loader:
+    """Make the loader of a training or an evaluation.
+
+    With an `AugmentationConfig` every epoch has its own order and full batches only;
+    with an `EvaluationConfig` the order is the set's, and all images come once, so the
+    last batches of ranks may differ in size: no collective call inside that loop.
+
+    Args:
+        images: The image set.
+        augmentation: How a view is made.
+        config: Processes, memory, tolerance.
+        batch_size: Images of a step over all ranks.
+        views: Views of each image.
+        seed: Of order and views.
+        rank: This process.
+        world: Processes.
+        pin_memory: Put batches into page-locked memory, for copies to a GPU.
+
+    Raises:
+        ConfigError: if the ranks cannot share a batch evenly, or there is no full batch.
+    """
+    training = isinstance(augmentation, AugmentationConfig)
+    sampler = EpochSampler(
+        len(images),
+        batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
+        drop_last=training,
+        shuffle=training,
+    )
+    dataset = ViewDataset(images, augmentation, views=views, seed=seed, cache=config.cache << 20)
+    return Loader(dataset, sampler, config, pin_memory=pin_memory)
+
+
+class _Plan:
+    """The samples of the coming steps, as torch's loader wants to be told."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+        self.epoch = 0
+        self.first_step = 0
+
+    def __len__(self) -> int:
+        return self.sampler.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch = self.epoch
+        for step in range(self.first_step, self.sampler.steps):
+            yield [(epoch, index) for index in self.sampler.indices(epoch, step).tolist()]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _become_worker(_: int) -> None:
+    # Whoever trains decides what a signal means; a worker ends with it, or by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

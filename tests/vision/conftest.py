@@ -1,0 +1,44 @@
+"""Photographs and small data sets to test on."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+from components.digits import DigitsConfig
+from components.digits.layouts import imagenet, inaturalist
+from components.vision.decoding import Pixels
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Pixels]:
+    """Two photographs, (427, 640, 3)."""
+    return [np.array(image) for image in load_sample_images().images]
+
+
+@pytest.fixture(scope="session")
+def patches(photographs: list[Pixels]) -> list[Pixels]:
+    """Pieces of photographs that differ in colour and brightness, (64, 64, 3)."""
+    small = [cv2.resize(photograph, (320, 256)) for photograph in photographs]
+    return [
+        np.ascontiguousarray(image[top : top + 64, left : left + 64])
+        for image in small
+        for top in range(0, 256, 64)
+        for left in range(0, 320, 64)
+    ]
+
+
+@pytest.fixture
+def imagenet_folder(tmp_path: Path) -> Path:
+    """A small data set in ImageNet's layout."""
+    imagenet.write(DigitsConfig(train_scenes=60, val_scenes=30), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def inaturalist_folder(tmp_path: Path) -> Path:
+    """A small data set in iNaturalist 2018's layout."""
+    inaturalist.write(DigitsConfig(train_scenes=80, val_scenes=30), tmp_path)
+    return tmp_path
