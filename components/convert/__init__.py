@@ -1,0 +1,71 @@
+"""Stage: any ResNet checkpoint to a backbone for torchvision and for detectron2, proven equal."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+
+from components.core.config import Config
+from components.core.stage import Port, Resources, Stage
+from components.vision.architectures import Architecture
+
+Source = Literal["pretrain", "classification", "moco", "resnet", "random"]
+"""What a checkpoint is.
+
+`pretrain`, `classification`: artifacts of the stages of those names. `moco`: a file of the
+authors' code, v1 or v2, with tensors named `module.encoder_q.*`. `resnet`: a state dict with
+torchvision's names, as torchvision and timm publish them. `random`: no checkpoint, a seed.
+"""
+
+SOURCES_WITHOUT_FILE = ("pretrain", "classification", "random")
+
+
+class ConvertConfig(Config):
+    """Conversion of a checkpoint to a backbone."""
+
+    source: Source | Literal["auto"] = "auto"
+    """What the checkpoint must be; `auto` finds out, and the manifest says what was found."""
+    architecture: Architecture = "resnet50"
+    """What the checkpoint must fit."""
+    origin: str | None = Field(default=None, min_length=1)
+    """How reports call this initialisation; by default `moco`, `supervised` or `random`."""
+    seed: NonNegativeInt = 0
+    """Of the random initialisation (source `random` only)."""
+    prefix: str | None = None
+    """Where the encoder's tensor names begin, for a file of other code: `backbone.`."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
+    """First 8 or more digits of the hash that the file must have."""
+    tolerance: PositiveFloat = 1e-4
+    """Largest difference of any feature, res2 to res5, between source and result."""
+
+    @model_validator(mode="after")
+    def _options_fit_the_source(self) -> Self:
+        for name in ("prefix", "sha256"):
+            if getattr(self, name) is not None and self.source in SOURCES_WITHOUT_FILE:
+                raise ValueError(f"{name} is for a file, and source {self.source!r} reads none")
+        if self.seed and self.source != "random":
+            raise ValueError(f"seed is for source 'random', and source is {self.source!r}")
+        return self
+
+    def miniature(self) -> Self:
+        """Derive the same conversion for the small backbone of the digits world."""
+        return self.derive(architecture="resnet_digits")
+
+
+STAGE = Stage(
+    name="convert",
+    summary="Convert a checkpoint to a backbone for torchvision and detectron2, and prove it equal",
+    config=ConvertConfig,
+    inputs={
+        "checkpoint": Port(
+            "Model",
+            "pretrain's or classification's artifact, or a .pth, .pth.tar or .safetensors file",
+            optional=True,
+            foreign=True,
+        ),
+    },
+    outputs={
+        "backbone": Port("Model", "the weights under both libraries' names, and backbone.json"),
+    },
+    run="components.convert.conversion:run",
+    resources=Resources(cpus=2, memory=8),
+)
