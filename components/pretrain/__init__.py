@@ -1,0 +1,152 @@
+"""Stage: pre-training by momentum contrast, or by the two mechanisms it is compared to."""
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from components.core.config import Config
+from components.core.stage import Port, Resources, Stage
+from components.training.config import Schedule, TrainingConfig
+from components.vision.architectures import Architecture
+from components.vision.config import (
+    AugmentationConfig,
+    EvaluationConfig,
+    LoaderConfig,
+    moco_v1,
+    moco_v2,
+)
+
+
+class KnnConfig(Config):
+    """The kNN monitor (Wu et al. 2018), the solid curves of Figure A.1."""
+
+    neighbours: PositiveInt = 200
+    """How many vote."""
+    temperature: PositiveFloat = 0.07
+    """A neighbour's vote weighs exp(similarity / temperature)."""
+    every: PositiveInt = 1
+    """Epochs between measurements."""
+    bank_images: PositiveInt | None = None
+    """Training images in the bank, evenly spread; null for all, as the paper does. All of
+    ImageNet cost about a fifth of an epoch."""
+
+
+class PretrainConfig(TrainingConfig):
+    """Contrastive pre-training; the defaults are the paper's for IN-1M (Sec. 3.3)."""
+
+    architecture: Architecture = "resnet50"
+    """Of the encoders."""
+    mechanism: Literal["moco", "end_to_end", "memory_bank"] = "moco"
+    """Where the negatives come from (Sec. 3.2 and Figure 2): a queue of keys, the keys of the
+    same batch, or a bank with a feature of every sample."""
+    head: Literal["linear", "mlp"] = "linear"
+    """From the pooled features to the embedding: linear (v1), or two layers (v2)."""
+    dim: PositiveInt = 128
+    """Numbers in an embedding."""
+    negatives: PositiveInt = 65536
+    """K: length of the queue, or samples drawn from the bank; end-to-end has the other keys of
+    the batch instead."""
+    key_momentum: float = Field(default=0.999, ge=0, le=1)
+    """m of Eq. 2: the share that the key encoder keeps of itself at each step."""
+    bank_momentum: float = Field(default=0.5, ge=0, le=1)
+    """The share that an entry of the memory bank keeps of itself (Wu et al. 2018)."""
+    temperature: PositiveFloat = 0.07
+    """τ of Eq. 1."""
+    shuffle: Literal["shuffled", "plain", "none"] = "shuffled"
+    """Batch norm of the keys (Sec. 3.3, Appendix A.9): statistics of sub-batches dealt at random;
+    of the very sub-batches that hold the positive queries; or of a process's whole batch."""
+    sub_batch: PositiveInt = 32
+    """Images that share batch statistics: a GPU's share in the paper. A process with more is
+    split into virtual sub-batches."""
+    epochs: PositiveInt = 200
+    """Passes over the training images."""
+    schedule: Schedule = Schedule(drops=(0.6, 0.8))
+    """The learning rate over training; the paper drops it at epochs 120 and 160."""
+    data: Literal["imagenet", "images"] = "imagenet"
+    """Layout of the data: ImageNet folders, or any tree of images (as IG-1B was used)."""
+    augmentation: AugmentationConfig = moco_v1()
+    """Two random views of each image."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """The one view that the kNN monitor sees."""
+    loader: LoaderConfig = LoaderConfig()
+    """How images reach the training process."""
+    knn: KnnConfig | None = KnnConfig()
+    """The kNN monitor; null for none."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.mechanism == "moco" and self.negatives % self.batch_size:
+            below = self.negatives // self.batch_size * self.batch_size
+            raise ValueError(
+                f"batch_size {self.batch_size} must divide negatives {self.negatives}, because a "
+                "batch of keys replaces a batch of the queue; the nearest that fit are "
+                f"{below or self.batch_size} and {below + self.batch_size}"
+            )
+        if self.shuffle != "none" and self.batch_size % self.sub_batch:
+            raise ValueError(f"sub_batch {self.sub_batch} must divide batch_size {self.batch_size}")
+        return self
+
+    def miniature(self) -> Self:
+        """Derive the experiment for the digits world: a small ResNet on 48-pixel scenes.
+
+        Views keep at least half of a scene and are not mirrored, because a digit is
+        known by its whole shape and its direction. Few steps want small batches, a key
+        encoder that follows faster, and a constant rate: while it falls, the keys in the
+        queue are those of a faster encoder, which are easy negatives, and the loss rises.
+        """
+        views = {"crop": 40, "crop_area": (0.5, 1.0), "flip_probability": 0.0}
+        return self.derive(
+            architecture="resnet_digits",
+            dim=64,
+            negatives=1024,
+            batch_size=32,
+            lr_batch=32,
+            lr=0.03,
+            key_momentum=0.99,
+            temperature=0.2,
+            sub_batch=16,
+            epochs=6,
+            schedule={"kind": "step"},
+            augmentation={**self.augmentation.model_dump(mode="json"), **views},
+            evaluation={"resize": 48, "crop": 48},
+            loader={"workers": 0, "cache": 256},
+            log_every=10,
+            checkpoint_seconds=20,
+        )
+
+    def gpu_hours(self) -> float:
+        """Estimate the hours of V100s on ImageNet-1M, at the 168 images/s of Sec. 3.3."""
+        return self.epochs * 1_281_167 / 168 / 3600
+
+
+def moco_v2_config(**changes: object) -> PretrainConfig:
+    """Return MoCo v2's config: MLP head, blur, cosine schedule, temperature 0.2."""
+    config = PretrainConfig(
+        head="mlp",
+        temperature=0.2,
+        augmentation=moco_v2(),
+        schedule=Schedule(kind="cosine"),
+    )
+    return config.derive(**changes)
+
+
+STAGE = Stage(
+    name="pretrain",
+    summary="Pre-train an encoder without labels (Sec. 3).",
+    config=PretrainConfig,
+    inputs={
+        "data": Port("Dataset", "training images"),
+        "monitor": Port(
+            "Dataset",
+            "ImageNet folders for the kNN monitor; by default the training data, if labelled",
+            optional=True,
+        ),
+    },
+    outputs={
+        "encoder": Port("Model", "encoder.safetensors, head.safetensors, model.json"),
+        "metrics": Port("Metrics", "pretext and kNN accuracy over epochs"),
+    },
+    run="components.pretrain.train:run",
+    resources=Resources(gpus=8, cpus=64, memory=256, shared_memory=64),
+    resumable=True,
+)

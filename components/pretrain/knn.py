@@ -1,0 +1,110 @@
+"""The kNN monitor (Wu et al. 2018): how good features are without training anything on them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from components.training import distributed
+from components.vision.config import EvaluationConfig, LoaderConfig
+from components.vision.device import finish_views
+from components.vision.image_sets import ImageSet
+from components.vision.loading import Loader, make_loader
+
+
+def knn_predict(
+    queries: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    neighbours: int = 200,
+    temperature: float = 0.07,
+    chunk: int = 1024,
+) -> Tensor:
+    """Classify features by a weighted vote of their nearest neighbours.
+
+    Args:
+        queries: Unit vectors, (Q, D).
+        bank: Unit vectors of known class, (N, D).
+        labels: Their classes, (N,).
+        classes: Number of classes.
+        neighbours: How many vote; all of the bank if it has fewer.
+        temperature: A vote weighs exp(similarity / temperature).
+        chunk: Queries that are compared at a time; bounds memory to chunk × N.
+
+    Returns:
+        Predicted classes, (Q,).
+    """
+    neighbours = min(neighbours, len(bank))
+    predictions = []
+    for part in queries.split(chunk):
+        similarity, nearest = (part @ bank.T).topk(neighbours, dim=1, sorted=False)
+        weights = torch.exp(similarity.float() / temperature)
+        votes = weights.new_zeros(len(part), classes)
+        votes.scatter_add_(1, labels[nearest], weights)
+        predictions.append(votes.argmax(1))
+    return torch.cat(predictions)
+
+
+@dataclass
+class KnnMonitor:
+    """Measures kNN accuracy of an encoder on a held-out set.
+
+    Attributes:
+        bank: Loader of the labelled training images.
+        held_out: Loader of the images that are classified.
+        classes: Number of classes.
+        evaluation: How an image is shown to the encoder.
+        neighbours: How many vote.
+        temperature: Of the votes.
+    """
+
+    bank: Loader
+    held_out: Loader
+    classes: int
+    evaluation: EvaluationConfig
+    neighbours: int
+    temperature: float
+
+    def measure(self, encoder: nn.Module) -> float:
+        """Return the top-1 accuracy in percent. Collective: each rank does its share."""
+        bank, labels = (
+            distributed.gather_varying(part) for part in self._embed(encoder, self.bank)
+        )
+        queries, truth = self._embed(encoder, self.held_out)
+        predictions = knn_predict(
+            queries,
+            bank,
+            labels,
+            classes=self.classes,
+            neighbours=self.neighbours,
+            temperature=self.temperature,
+        )
+        right = distributed.gather_varying(predictions == truth)
+        return float(right.float().mean() * 100)
+
+    def _embed(self, encoder: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
+        """Return this rank's embeddings and labels."""
+        device = distributed.device()
+        features, labels = [], []
+        for batch in loader.epoch(0):
+            (views,) = finish_views(batch.to(device), self.evaluation)
+            features.append(encoder(views).float())
+            labels.append(batch.labels.to(device))
+        return torch.cat(features), torch.cat(labels)
+
+
+def evaluation_loader(
+    images: ImageSet, evaluation: EvaluationConfig, loader: LoaderConfig, batch_size: int
+) -> Loader:
+    """Make this rank's loader over all images of a set, once each, in order."""
+    return make_loader(
+        images,
+        evaluation,
+        loader,
+        batch_size=batch_size,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        pin_memory=torch.cuda.is_available(),
+    )

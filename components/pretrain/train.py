@@ -1,0 +1,188 @@
+"""The work of the pre-training stage."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from components.core.errors import ConfigError, DataError
+from components.core.log import get_logger
+from components.core.main import Job
+from components.core.metrics import Metrics, write_metrics
+from components.pretrain import KnnConfig, PretrainConfig
+from components.pretrain.knn import KnnMonitor, evaluation_loader
+from components.pretrain.mechanisms import Mechanism, build_mechanism
+from components.training import distributed
+from components.training.history import History
+from components.training.loop import Batch, Learner, train
+from components.vision.batch import Batch as Images
+from components.vision.config import AugmentationConfig
+from components.vision.device import finish_views
+from components.vision.image_sets import ImageSet, read_image_set
+from components.vision.loading import Loader, make_loader
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the work reads and writes; plain values, so that every process can be told."""
+
+    data: Path
+    monitor: Path | None
+    encoder: Path
+    metrics: Path
+    state: str
+
+
+def run(job: Job[PretrainConfig]) -> None:
+    """Pre-train, in as many processes as there are GPUs."""
+    config = job.config
+    monitor = job.input("monitor") if job.has_input("monitor") else None
+    if monitor is None and config.data == "imagenet":
+        monitor = job.input("data")
+    if config.knn is not None and monitor is None:
+        raise ConfigError(
+            "knn: images without classes have nothing to vote on; give ImageNet folders with "
+            "--input.monitor, or set knn to null"
+        )
+    paths = Paths(
+        data=job.input("data"),
+        monitor=monitor,
+        encoder=job.output("encoder"),
+        metrics=job.output("metrics"),
+        state=job.state,
+    )
+    job.facts.update(
+        distributed.launch(config.processes, pretrain, config, paths, dict(job.identity))
+    )
+
+
+def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> dict[str, Any]:
+    """Pre-train as one process of the training; rank 0 writes the outputs.
+
+    Returns:
+        Facts for the manifest.
+    """
+    _check_shares(config)
+    images = read_image_set(config.data, paths.data, "train")
+    torch.manual_seed(config.seed)
+    mechanism = build_mechanism(config, len(images))
+    loader = _training_loader(images, config)
+    monitor = _monitor(config.knn, config, paths)
+    learner = Learner(
+        module=mechanism,
+        batches=loader,
+        prepare=partial(_prepare, config.augmentation),
+        evaluate=None if monitor is None else partial(_measure, monitor, mechanism),
+        evaluate_every=config.knn.every if config.knn else 1,
+    )
+    history = train(
+        learner,
+        config,
+        total_steps=config.epochs * loader.steps,
+        state=paths.state,
+        identity=identity,
+        output=paths.metrics,
+    )
+    if distributed.rank() == 0:
+        _write_encoder(mechanism, config, paths.encoder)
+        write_metrics(paths.metrics, _metrics(history, images, loader))
+    return {"corrupt_images": len(loader.quarantine)}
+
+
+def _check_shares(config: PretrainConfig) -> None:
+    share, rest = divmod(config.batch_size, distributed.world())
+    if rest or (config.shuffle != "none" and share > config.sub_batch and share % config.sub_batch):
+        raise ConfigError(
+            f"batch_size {config.batch_size} over {distributed.world()} processes cannot be split "
+            f"into sub-batches of {config.sub_batch}; choose a batch_size that is a multiple of "
+            f"{distributed.world() * config.sub_batch}"
+        )
+
+
+def _training_loader(images: ImageSet, config: PretrainConfig) -> Loader:
+    if len(images) < config.batch_size:
+        raise DataError(f"{images.root} has {len(images)} images, fewer than a batch")
+    return make_loader(
+        images,
+        config.augmentation,
+        config.loader,
+        batch_size=config.batch_size,
+        views=2,
+        seed=config.seed,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _prepare(augmentation: AugmentationConfig, images: Images, device: torch.device) -> Batch:
+    images = images.to(device)
+    query, key = finish_views(images, augmentation)
+    return {"query": query, "key": key, "index": images.indices}
+
+
+def _monitor(knn: KnnConfig | None, config: PretrainConfig, paths: Paths) -> KnnMonitor | None:
+    if knn is None or paths.monitor is None:
+        return None
+    bank = read_image_set("imagenet", paths.monitor, "train")
+    if knn.bank_images is not None and knn.bank_images < len(bank):
+        spread = np.linspace(0, len(bank) - 1, knn.bank_images).astype(np.int64)
+        bank = replace(bank, files=[bank.files[i] for i in spread], labels=bank.labels[spread])
+    held_out = read_image_set("imagenet", paths.monitor, "val")
+    if bank.classes != held_out.classes:
+        raise DataError(
+            f"{paths.monitor}: train and val have different classes; "
+            "`moco data check imagenet` lists them"
+        )
+    make = partial(
+        evaluation_loader,
+        evaluation=config.evaluation,
+        loader=config.loader,
+        batch_size=config.batch_size,
+    )
+    return KnnMonitor(
+        bank=make(bank),
+        held_out=make(held_out),
+        classes=len(bank.classes),
+        evaluation=config.evaluation,
+        neighbours=knn.neighbours,
+        temperature=knn.temperature,
+    )
+
+
+def _measure(monitor: KnnMonitor, mechanism: Mechanism, _: int) -> dict[str, float]:
+    return {"knn_accuracy": monitor.measure(mechanism.query)}
+
+
+def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -> None:
+    encoder = mechanism.query
+    for name, module in (("encoder", encoder.backbone), ("head", encoder.head)):
+        tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
+        save_file(tensors, folder / f"{name}.safetensors")
+    card = {
+        "architecture": config.architecture,
+        "mechanism": config.mechanism,
+        "head": config.head,
+        "channel_order": "RGB",
+        "epochs": config.epochs,
+    }
+    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+
+
+def _metrics(history: History, images: ImageSet, loader: Loader) -> Metrics:
+    names = ("loss", "pretext_accuracy", "knn_accuracy")
+    curves = {name: history.curve(name) for name in names}
+    values = {name: curve[-1][1] for name, curve in curves.items() if curve}
+    corrupt = [{"file": one.file, "reason": one.reason} for one in loader.quarantine.listed()]
+    return Metrics(
+        values=values,
+        curves={name: curve for name, curve in curves.items() if curve},
+        details={"training_images": len(images), "corrupt_images": [*corrupt]},
+    )
