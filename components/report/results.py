@@ -1,0 +1,212 @@
+"""The content of `report.json`: what every form of the report is made of."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from components.core.errors import DataError
+from components.core.manifest import Code, FileEntry
+from components.report import Column, Metric
+
+REPORT = "report.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Value(_Record):
+    """One metric of one cell; differences and gaps are rounded to six decimals."""
+
+    metric: str
+    decimals: int
+    published: float | None = None
+    published_spread: float | None = None
+    published_gap: float | None = None
+    """Published value minus that of the row's counterpart."""
+    measured: float | None = None
+    """Mean over the trials that have the metric."""
+    deviation: float | None = None
+    """Sample standard deviation, from two trials on."""
+    trials: int = 0
+    """How many trials have the metric."""
+    difference: float | None = None
+    """Measured minus published; absent where the two are not the same experiment."""
+    measured_gap: float | None = None
+    """Measured mean minus that of the row's counterpart."""
+
+
+class Trial(_Record):
+    """One measured trial of a cell."""
+
+    number: int
+    key: str
+    values: dict[str, float]
+    """The table's metrics, as measured."""
+    artifact: str
+    """Key among the report's artifacts."""
+
+
+class Cell(_Record):
+    """One row in one column: every metric, published and measured."""
+
+    column: str
+    state: Literal["measured", "partial", "empty", "unobtainable"]
+    values: tuple[Value, ...]
+    trials: tuple[Trial, ...] = ()
+    wanted: int
+    """Trials that the table asks for."""
+    command: str | None = None
+    """Fills or completes the cell."""
+    source: str | None = None
+    """Where the published values are from, if not where the table's are from."""
+    notes: tuple[str, ...] = ()
+    """What a trial lacks."""
+
+
+class RowResult(_Record):
+    """One row of a table."""
+
+    key: str
+    name: str
+    counterpart: str | None = None
+    """Key of the row that the gaps refer to."""
+    unobtainable: str | None = None
+    """Why nobody can measure it; absent as soon as someone has."""
+    cells: tuple[Cell, ...]
+
+
+class Order(_Record):
+    """The measured rows of one column, from the lowest to the highest value of the first metric."""
+
+    column: str
+    metric: str
+    measured: str
+    published: str | None = None
+    """The same for those of them that are published, if there are two at least."""
+    agrees: bool | None = None
+    """Whether the rows that have both numbers are in the same order."""
+
+
+class TableResult(_Record):
+    """A table of the paper with what was measured."""
+
+    key: str
+    title: str
+    section: str
+    source: str
+    columns: tuple[Column, ...]
+    metrics: tuple[Metric, ...]
+    rows: tuple[RowResult, ...]
+    orders: tuple[Order, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Trials at hand, of those that the table asks for."""
+        return sum(min(len(cell.trials), cell.wanted) for row in self.rows for cell in row.cells)
+
+    @property
+    def wanted(self) -> int:
+        """Trials that the table asks for in rows that can be had."""
+        rows = (row for row in self.rows if row.unobtainable is None)
+        return sum(cell.wanted for row in rows for cell in row.cells)
+
+
+class CurveResult(_Record):
+    """One curve of a figure, with the points that are finite."""
+
+    name: str
+    style: str
+    colour: int
+    points: tuple[tuple[float, float], ...] = ()
+    artifact: str | None = None
+    missing: str | None = None
+    """Why there are no points, if so."""
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """The last point."""
+        return self.points[-1]
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """The first of the highest points."""
+        return max(self.points, key=lambda point: point[1])
+
+
+class FigureResult(_Record):
+    """A figure of the paper with the measured curves."""
+
+    key: str
+    title: str
+    section: str
+    x_name: str
+    y_name: str
+    curves: tuple[CurveResult, ...]
+    published: tuple[str, ...] = ()
+    command: str | None = None
+    """Measures the curves that are missing."""
+
+    @property
+    def drawn(self) -> tuple[CurveResult, ...]:
+        """The curves that have points."""
+        return tuple(curve for curve in self.curves if curve.points)
+
+
+class Measurement(_Record):
+    """A metrics artifact that no table and no figure asks for."""
+
+    key: str
+    values: dict[str, float]
+    artifact: str
+
+
+class Artifact(_Record):
+    """What a number was made from, or the measurement itself; inputs are keys of others."""
+
+    origin: Literal["stage", "mount", "file"]
+    name: str
+    digest: str | None = None
+    config: dict[str, JsonValue] | None = None
+    code: Code | None = None
+    image: str | None = None
+    facts: dict[str, JsonValue] = {}
+    file_count: int = 0
+    size: int = 0
+    """Bytes."""
+    files: dict[str, FileEntry] = {}
+    inputs: dict[str, str] = {}
+
+
+class Report(_Record):
+    """Everything that a report says."""
+
+    format: Literal[1] = 1
+    title: str
+    scale: str
+    tables: tuple[TableResult, ...] = ()
+    figures: tuple[FigureResult, ...] = ()
+    others: tuple[Measurement, ...] = ()
+    artifacts: dict[str, Artifact] = {}
+
+    @property
+    def comparable(self) -> bool:
+        """Whether published and measured numbers are of the same experiment."""
+        return self.scale == "full"
+
+
+def read_report(path: Path) -> Report:
+    """Read `report.json`, or the one in a report's folder.
+
+    Raises:
+        DataError: if it is missing or not a report of this version.
+    """
+    path = path / REPORT if path.is_dir() else path
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} is not a report: {error}") from None

@@ -1,0 +1,319 @@
+"""Computes the report as data: published beside measured, with the lineage of every number."""
+
+import hashlib
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from components.core.manifest import Lineage
+from components.core.metrics import Metrics
+from components.report import Curve, Figure, Published, ReportConfig, Row, Table
+from components.report.results import (
+    Artifact,
+    Cell,
+    CurveResult,
+    FigureResult,
+    Measurement,
+    Order,
+    Report,
+    RowResult,
+    TableResult,
+    Trial,
+    Value,
+)
+
+DIGEST_CHARACTERS = 16  # of an artifact's key
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metrics artifact: what it holds, and where it came from."""
+
+    metrics: Metrics
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """A metrics artifact: what it holds, and its key among the report's artifacts."""
+
+    metrics: Metrics
+    artifact: str
+
+
+def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
+    """Put every measurement where it belongs.
+
+    Args:
+        config: The tables and figures.
+        measured: Metrics artifacts by key; the order makes no difference.
+    """
+    artifacts: dict[str, Artifact] = {}
+    evidence = {
+        key: _Evidence(one.metrics, _register(one.lineage, artifacts))
+        for key, one in sorted(measured.items())
+    }
+    comparable = config.scale == "full"
+    tables = tuple(_table(table, evidence, comparable) for table in config.tables)
+    figures = tuple(_figure(figure, evidence) for figure in config.figures)
+    used = {trial.key for t in tables for r in t.rows for cell in r.cells for trial in cell.trials}
+    used |= {curve.cell for figure in config.figures for curve in figure.curves}
+    others = tuple(
+        Measurement(key=key, values=_finite(one.metrics.values), artifact=one.artifact)
+        for key, one in evidence.items()
+        if key not in used
+    )
+    return Report(
+        title=config.title,
+        scale=config.scale,
+        tables=tables,
+        figures=figures,
+        others=others,
+        artifacts=dict(sorted(artifacts.items())),
+    )
+
+
+def _table(table: Table, evidence: Mapping[str, _Evidence], comparable: bool) -> TableResult:
+    rows = tuple(_row(table, row, evidence, comparable) for row in table.rows)
+    rows = tuple(_with_gaps(row, {other.key: other for other in rows}) for row in rows)
+    return TableResult(
+        key=table.key,
+        title=table.title,
+        section=table.section,
+        source=table.source,
+        columns=table.columns,
+        metrics=table.metrics,
+        rows=rows,
+        orders=() if comparable else tuple(_orders(table, rows)),
+        notes=table.notes,
+    )
+
+
+def _row(
+    table: Table,
+    row: Row,
+    evidence: Mapping[str, _Evidence],
+    comparable: bool,
+) -> RowResult:
+    trials = {column.key: _trials(table, row.key, column.key, evidence) for column in table.columns}
+    unobtainable = None if any(trials.values()) else row.unobtainable
+    cells = [
+        _cell(
+            table,
+            row.key,
+            column,
+            [(trial, evidence[trial.key].metrics) for trial in found],
+            comparable=comparable,
+            obtainable=unobtainable is None,
+        )
+        for column, found in trials.items()
+    ]
+    return RowResult(
+        key=row.key,
+        name=row.name,
+        counterpart=table.counterpart(row),
+        unobtainable=unobtainable,
+        cells=tuple(cells),
+    )
+
+
+def _trials(
+    table: Table,
+    row: str,
+    column: str,
+    evidence: Mapping[str, _Evidence],
+) -> list[Trial]:
+    """Find all trials of a cell, those beyond the wanted number too."""
+    pattern = re.compile(re.escape(table.cell(row, column, 0)[:-1]) + r"(0|[1-9][0-9]*)")
+    wanted = {metric.key for metric in table.metrics}
+    trials = []
+    for key, one in evidence.items():
+        if match := pattern.fullmatch(key):
+            values = {name: v for name, v in _finite(one.metrics.values).items() if name in wanted}
+            number = int(match.group(1))
+            trials.append(Trial(number=number, key=key, values=values, artifact=one.artifact))
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def _cell(
+    table: Table,
+    row: str,
+    column: str,
+    found: Sequence[tuple[Trial, Metrics]],
+    *,
+    comparable: bool,
+    obtainable: bool,
+) -> Cell:
+    published = next((p for p in table.published if (p.row, p.column) == (row, column)), None)
+    trials = tuple(trial for trial, _ in found)
+    values = _values(table, published, trials, comparable)
+    return Cell(
+        column=column,
+        state=_state(values, trials, table.trials) if obtainable else "unobtainable",
+        values=values,
+        trials=trials,
+        wanted=table.trials,
+        command=table.fill(row, column) if obtainable and len(trials) < table.trials else None,
+        source=published.source if published else None,
+        notes=tuple(note for trial, metrics in found for note in _lacks(table, trial, metrics)),
+    )
+
+
+def _state(
+    values: Sequence[Value], trials: Sequence[Trial], wanted: int
+) -> Literal["measured", "partial", "empty"]:
+    if not trials:
+        return "empty"
+    return "measured" if all(value.trials >= wanted for value in values) else "partial"
+
+
+def _values(
+    table: Table, published: Published | None, trials: Iterable[Trial], comparable: bool
+) -> tuple[Value, ...]:
+    values = []
+    for index, metric in enumerate(table.metrics):
+        samples = [trial.values[metric.key] for trial in trials if metric.key in trial.values]
+        printed = published.values[index] if published else None
+        mean = statistics.fmean(samples) if samples else None
+        values.append(
+            Value(
+                metric=metric.key,
+                decimals=metric.decimals,
+                published=printed,
+                published_spread=published.spread[index]
+                if published and published.spread
+                else None,
+                measured=mean,
+                deviation=statistics.stdev(samples) if len(samples) > 1 else None,
+                trials=len(samples),
+                difference=_minus(mean, printed) if comparable else None,
+            )
+        )
+    return tuple(values)
+
+
+def _lacks(table: Table, trial: Trial, metrics: Metrics) -> list[str]:
+    """Say which figures a trial does not have: a gap in a table is never filled silently."""
+    notes = []
+    for metric in table.metrics:
+        if metric.key in trial.values:
+            continue
+        if metric.key in metrics.values:
+            notes.append(
+                f"trial {trial.number} measured {metrics.values[metric.key]} for {metric.key}: "
+                "not counted"
+            )
+        else:
+            holds = ", ".join(sorted(metrics.values)) or "no values"
+            notes.append(f"trial {trial.number} has no value {metric.key!r}; it has {holds}")
+    return notes
+
+
+def _with_gaps(row: RowResult, rows: Mapping[str, RowResult]) -> RowResult:
+    """Add each value's distance to the row's counterpart, as the paper prints in brackets."""
+    if row.counterpart is None:
+        return row
+    cells = []
+    for cell, reference in zip(row.cells, rows[row.counterpart].cells, strict=True):
+        values = tuple(
+            value.model_copy(
+                update={
+                    "published_gap": _minus(value.published, other.published),
+                    "measured_gap": _minus(value.measured, other.measured),
+                }
+            )
+            for value, other in zip(cell.values, reference.values, strict=True)
+        )
+        cells.append(cell.model_copy(update={"values": values}))
+    return row.model_copy(update={"cells": tuple(cells)})
+
+
+def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[Order]:
+    """Order the measured rows by their first metric, and the published of them likewise."""
+    metric = table.metrics[0]
+    for index, column in enumerate(table.columns):
+        values = [(row.name, row.cells[index].values[0]) for row in rows]
+        measured = [(name, v.measured, v.published) for name, v in values if v.measured is not None]
+        both = [(name, mean, printed) for name, mean, printed in measured if printed is not None]
+        if len(measured) < 2:
+            continue
+        published = _ordered([(name, printed) for name, _, printed in both], metric.decimals)
+        common = _ordered([(name, mean) for name, mean, _ in both], metric.decimals)
+        yield Order(
+            column=column.name,
+            metric=metric.name,
+            measured=_ordered([(name, mean) for name, mean, _ in measured], metric.decimals),
+            published=published if len(both) > 1 else None,
+            agrees=published == common if len(both) > 1 else None,
+        )
+
+
+def _ordered(values: Sequence[tuple[str, float]], decimals: int) -> str:
+    if not values:
+        return ""
+    rounded = [(name, round(value, decimals)) for name, value in values]
+    rounded.sort(key=lambda item: item[1])  # stable: ties stay in the table's order
+    text = rounded[0][0]
+    for (_, lower), (name, value) in itertools.pairwise(rounded):
+        text += f" {'<' if lower < value else '='} {name}"
+    return text
+
+
+def _figure(figure: Figure, evidence: Mapping[str, _Evidence]) -> FigureResult:
+    curves = tuple(_curve(curve, evidence) for curve in figure.curves)
+    complete = all(curve.points for curve in curves)
+    return FigureResult(
+        key=figure.key,
+        title=figure.title,
+        section=figure.section,
+        x_name=figure.x_name,
+        y_name=figure.y_name,
+        curves=curves,
+        published=figure.published,
+        command=None if complete else figure.command,
+    )
+
+
+def _curve(curve: Curve, evidence: Mapping[str, _Evidence]) -> CurveResult:
+    points: tuple[tuple[float, float], ...] = ()
+    missing = None
+    if curve.cell not in evidence:
+        missing = "not measured"
+    elif curve.series not in evidence[curve.cell].metrics.curves:
+        known = ", ".join(sorted(evidence[curve.cell].metrics.curves)) or "no curves"
+        missing = f"{curve.cell} has no curve {curve.series!r}; it has {known}"
+    else:
+        series = evidence[curve.cell].metrics.curves[curve.series]
+        points = tuple((x, y) for x, y in series if math.isfinite(x) and math.isfinite(y))
+        missing = None if points else f"{curve.cell} has no finite point in {curve.series!r}"
+    return CurveResult(
+        name=curve.name,
+        style=curve.style,
+        colour=curve.colour,
+        points=points,
+        artifact=evidence[curve.cell].artifact if curve.cell in evidence else None,
+        missing=missing,
+    )
+
+
+def _register(lineage: Lineage, artifacts: dict[str, Artifact]) -> str:
+    """Add an artifact and all that it was made from, each once; return its key."""
+    inputs = {port: _register(one, artifacts) for port, one in sorted(lineage.inputs.items())}
+    content = lineage.model_dump(exclude={"inputs"})
+    artifact = Artifact(**content, inputs=inputs)
+    text = artifact.model_dump_json().encode()
+    key = hashlib.sha256(text).hexdigest()[:DIGEST_CHARACTERS]
+    artifacts[key] = artifact
+    return key
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def _minus(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else round(value - other, 6)
