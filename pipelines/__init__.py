@@ -1,0 +1,1 @@
+"""What chains the stages: plans, recipes, backends, and the command line."""

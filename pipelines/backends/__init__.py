@@ -1,0 +1,1 @@
+"""Where a plan runs: subprocesses of this machine, or Kubeflow Pipelines."""

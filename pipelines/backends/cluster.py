@@ -1,0 +1,178 @@
+"""What a compiled pipeline asks of a cluster: images, sizes of pods, names of secrets and volumes.
+
+Everything here is known without Kubeflow Pipelines installed.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+import pipelines
+from components.core.config import Config
+from components.core.errors import UsageError
+from components.core.stage import Resources, Stage
+from pipelines.plan import Existing, Plan
+
+DIGESTS = Path(pipelines.__path__[0]).parent / "images" / "digests.json"
+BUCKET_SCHEMES = ("s3://", "minio://", "gs://")
+MINIATURE = Resources(gpus=0, cpus=1, memory=3, shared_memory=1)
+"""The most that a pod gets at the scale of the digits: a node of any cluster has room for it."""
+
+
+class ClusterOptions(Config):
+    """What is fixed when a plan is compiled, and the defaults of the pipeline's parameters."""
+
+    images: dict[str, str] = Field(default_factory=dict)
+    """Reference of each image by its name below `images/`; by default what was built last."""
+    accelerator: str = "nvidia.com/gpu"
+    """Resource name of a GPU on the cluster's nodes."""
+    store_endpoint: str = "http://seaweedfs.kubeflow:9000"
+    """Where a training pod keeps its checkpoints: the S3 store behind the pipeline root."""
+    store_secret: str = "mlpipeline-minio-artifact"  # noqa: S105 - a secret's name
+    """Secret with the store's credentials, in the namespace of the runs."""
+    access_key_field: str = "accesskey"
+    """Field of that secret which holds the access key id."""
+    secret_key_field: str = "secretkey"  # noqa: S105 - a field's name
+    """Field of that secret which holds the secret access key."""
+    user: PositiveInt = 1000
+    """User id of every container; never root."""
+    group: PositiveInt = 1000
+    """Group id of every container."""
+    retries: NonNegativeInt = 3
+    """How often a pod that was lost is started again."""
+    retry_delay: PositiveInt = 30
+    """Seconds before the first retry; every further one waits twice as long."""
+    retry_hours: PositiveInt = 24 * 14
+    """Hours from a step's first attempt in which it is retried: longer than any training."""
+    cache: bool = True
+    """Whether a step takes over the outputs of an earlier run that was the same in all."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """More labels for every pod; a Kueue queue is one: `kueue.x-k8s.io/queue-name`."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the compiled pipeline, which can be changed for each run; always a string."""
+
+    name: str
+    default: str
+    description: str
+
+
+def pipeline_parameters(plan: Plan, options: ClusterOptions) -> list[Parameter]:
+    """List what can be chosen anew for each run of a compiled plan."""
+    parameters = [
+        *_image_parameters(plan, options),
+        *_resource_parameters(plan, options),
+        *(
+            Parameter(pvc_parameter(name), name.replace("_", "-"), f"PVC with the data set {name}")
+            for name in plan.mounts()
+        ),
+        *(
+            Parameter(name, existing.uri, f"URI of a {existing.kind} that exists already")
+            for existing, name in existing_parameters(plan).items()
+        ),
+    ]
+    if any(stage.resumable for stage in stages(plan)):
+        parameters.append(
+            Parameter("store_secret", options.store_secret, "secret with the store's credentials")
+        )
+    return parameters
+
+
+def existing_parameters(plan: Plan) -> dict[Existing, str]:
+    """Name the parameter of each existing artifact after the first input that takes it.
+
+    Raises:
+        UsageError: for an artifact that no pod can reach.
+    """
+    names: dict[Existing, str] = {}
+    for step in plan:
+        for port, source in step.sources():
+            if isinstance(source, Existing) and source not in names:
+                if not source.uri.startswith(BUCKET_SCHEMES):
+                    raise UsageError(
+                        f"step {step.name}, input {port}: {source.uri} is a path of this machine, "
+                        "which no pod can read; copy it to the cluster's bucket and name it as "
+                        "s3://BUCKET/KEY or minio://BUCKET/KEY"
+                    )
+                names[source] = f"uri_{step.name}_{port.replace('.', '_')}"
+    return names
+
+
+def resources_at(scale: str, stage: Stage[Any]) -> Resources:
+    """Say what a pod of a stage gets: what it declares, or next to nothing in miniature."""
+    wanted = stage.resources
+    if scale != "digits":
+        return wanted
+    return Resources(
+        gpus=min(wanted.gpus, MINIATURE.gpus),
+        cpus=min(wanted.cpus, MINIATURE.cpus),
+        memory=min(wanted.memory, MINIATURE.memory),
+        shared_memory=min(wanted.shared_memory, MINIATURE.shared_memory),
+    )
+
+
+def stages(plan: Plan) -> list[Stage[Any]]:
+    """Return the stages of a plan, each once, by name."""
+    found = {step.stage.name: step.stage for step in plan}
+    return [found[name] for name in sorted(found)]
+
+
+def image_parameter(image: str) -> str:
+    """Name the parameter that holds an image's reference."""
+    return f"image_{image}"
+
+
+def pvc_parameter(data_set: str) -> str:
+    """Name the parameter that holds the PVC of a mounted data set."""
+    return f"pvc_{data_set}"
+
+
+def resource_parameter(resource: str, stage: Stage[Any]) -> str:
+    """Name the parameter for `gpus`, `cpus` or `memory` of a stage's pods."""
+    return f"{resource}_{stage.name.replace('.', '_')}"
+
+
+def default_image(name: str) -> str:
+    """Return the reference of an image: the digest that was built last, else this version's tag."""
+    if DIGESTS.is_file():
+        digests: dict[str, str] = json.loads(DIGESTS.read_text("utf-8"))
+        if name in digests:
+            return digests[name]
+    try:
+        version = importlib.metadata.version("moco-transfer")
+    except importlib.metadata.PackageNotFoundError:
+        version = "latest"
+    return f"moco-transfer/{name}:{version}"
+
+
+def _image_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
+    for image in sorted({stage.image for stage in stages(plan)}):
+        default = options.images.get(image) or default_image(image)
+        yield Parameter(image_parameter(image), default, f"reference of the image {image}")
+
+
+def _resource_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
+    sizes = {stage.name: resources_at(plan.scale, stage) for stage in stages(plan)}
+    if any(size.gpus for size in sizes.values()):
+        yield Parameter(
+            "accelerator_type", options.accelerator, "resource name of a GPU on the nodes"
+        )
+    for stage in stages(plan):
+        size = sizes[stage.name]
+        defaults = {
+            "gpus": (str(size.gpus), "GPUs of a pod of"),
+            "cpus": (str(size.cpus), "CPU cores of a pod of"),
+            # What lies in /dev/shm counts as the container's memory too.
+            "memory": (f"{size.memory + size.shared_memory}Gi", "memory of a pod of"),
+        }
+        for resource, (default, description) in defaults.items():
+            if resource != "gpus" or size.gpus:
+                name = resource_parameter(resource, stage)
+                yield Parameter(name, default, f"{description} stage {stage.name}")

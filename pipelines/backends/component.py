@@ -1,0 +1,114 @@
+"""A step's stage as a Kubeflow container component: its own command line, with placeholders."""
+
+import json
+from collections.abc import Mapping
+
+from components.core.stage import Kind, Mount
+from components.core.stage import Source as Bound
+from pipelines.plan import Mounted, Source, Step
+
+ARTIFACT_TYPES: dict[Kind, str] = {
+    "Dataset": "Dataset",
+    "Model": "Model",
+    "Metrics": "Metrics",
+    "Report": "Artifact",
+    "HTML": "HTML",
+}
+CONFIG = "config"  # parameter with the config's JSON
+IMAGE = "image"  # parameter with the image's reference; a stage finds it in the executor input
+EXECUTOR_INPUT = "{{$}}"
+
+
+def component_text(step: Step, environment: Mapping[str, str]) -> str:
+    """Write the component of a step: text for `kfp.components.load_component_from_text`.
+
+    Its name is the step's, because that of the task follows, and with it the
+    place of its artifacts in the store: `ROOT/PIPELINE/RUN/TASK/ID/PORT`.
+
+    Args:
+        step: The step.
+        environment: Variables of its container, the same in every run.
+
+    Raises:
+        ValueError: if ports and keys of the step make the same name twice.
+    """
+    artifacts = artifact_inputs(step)
+    inputs = [{"name": name, "type": "String"} for name in (CONFIG, IMAGE)]
+    inputs += [
+        {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
+        for name, port in artifacts
+    ]
+    names = [one["name"] for one in inputs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
+    # `python -m MODULE` is the command, the options are its arguments.
+    python, module, *arguments = step_argv(step)
+    document = {
+        "name": step.name,
+        "description": step.stage.summary,
+        "inputs": inputs,
+        "outputs": [
+            {"name": name, "type": ARTIFACT_TYPES[port.kind]}
+            for name, port in step.stage.outputs.items()
+        ],
+        "implementation": {
+            "container": {
+                "image": parameter_placeholder(IMAGE),
+                "command": ["python", python, module],
+                "args": arguments,
+                "env": dict(environment),
+            }
+        },
+    }
+    return json.dumps(document)  # JSON is YAML
+
+
+def step_argv(step: Step) -> list[str]:
+    """Build the command line of a step with what the launcher replaces in place of values."""
+    outputs = {name: f"{{{{$.outputs.artifacts['{name}'].path}}}}" for name in step.stage.outputs}
+    # State lies beside the URI of the first output: a pod that is started again, and the
+    # platform's retry of a failed run, get the same URI.
+    first = next(iter(step.stage.outputs))
+    state = f"{{{{$.outputs.artifacts['{first}'].uri}}}}.state"
+    return step.stage.argv(
+        parameter_placeholder(CONFIG),
+        {
+            port: {key: _bound(f"{port}.{key}", one) for key, one in bound.items()}
+            if isinstance(bound, Mapping)
+            else _bound(port, bound)
+            for port, bound in step.inputs.items()
+        },
+        outputs,
+        state=state if step.stage.resumable else None,
+        executor_input=EXECUTOR_INPUT,
+    )
+
+
+def artifact_inputs(step: Step) -> list[tuple[str, str]]:
+    """Return the inputs that are artifacts: name in the component, `PORT` or `PORT.KEY`."""
+    return [
+        (input_name(port), port)
+        for port, source in step.sources()
+        if not isinstance(source, Mounted)
+    ]
+
+
+def input_name(port: str) -> str:
+    """Name the component's input for `PORT` or `PORT.KEY`."""
+    return port.replace(".", "_")
+
+
+def mount_path(data_set: str) -> str:
+    """Return where a mounted data set stands in every pod."""
+    return f"/data/{data_set}"
+
+
+def parameter_placeholder(name: str) -> str:
+    """Return what the launcher replaces by a parameter's value."""
+    return f"{{{{$.inputs.parameters['{name}']}}}}"
+
+
+def _bound(port: str, source: Source) -> Bound:
+    if isinstance(source, Mounted):
+        return Mount(mount_path(source.name))
+    return f"{{{{$.inputs.artifacts['{input_name(port)}'].path}}}}"

@@ -1,0 +1,164 @@
+"""Shows a run as it goes: live lines on a terminal, occasional plain ones elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Protocol, TextIO
+
+from pipelines.backends.machine import Machine
+from pipelines.logs import Event, measured
+from pipelines.runs import DONE, Run, StepStatus
+from pipelines.words import duration, number
+
+EVERY = 30.0  # seconds between two plain lines of one step
+MARKS = {
+    "finished": "✓",
+    "reused": "=",
+    "failed": "✗",
+    "skipped": "-",
+    "interrupted": "!",
+    "running": "▸",
+    "waiting": "·",
+}
+
+
+class Display(Protocol):
+    """What is told how a run goes."""
+
+    def start(self, run: Run, machine: Machine) -> None:
+        """Begin."""
+
+    def changed(self, step: str, status: StepStatus) -> None:
+        """Take note that a step has another state."""
+
+    def progressed(self, step: str, event: Event) -> None:
+        """Take note of a line in a step's log."""
+
+    def note(self, words: str) -> None:
+        """Tell something about the run as a whole."""
+
+    def tick(self) -> None:
+        """Draw, if it is time to."""
+
+    def stop(self) -> None:
+        """End."""
+
+
+def display_for(stream: TextIO) -> Display:
+    """Return the display that suits a stream."""
+    if stream.isatty():
+        from pipelines.backends.live import LiveDisplay
+
+        return LiveDisplay(stream)
+    return PlainDisplay(stream)
+
+
+@dataclass
+class Tally:
+    """Counts the steps of a run by state."""
+
+    total: int = 0
+    states: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def count(self, *states: str) -> int:
+        """Return how many steps are in one of some states."""
+        return sum(state in states for state in self.states.values())
+
+    def __str__(self) -> str:
+        parts = [f"{self.count(*DONE)} of {number(self.total, 'step')} done"]
+        for words, states in (
+            ("running", ["running"]),
+            ("failed", ["failed"]),
+            ("skipped", ["skipped"]),
+            ("interrupted", ["interrupted"]),
+        ):
+            if count := self.count(*states):
+                parts.append(f"{count} {words}")
+        parts.append(duration(time.monotonic() - self.started))
+        return ", ".join(parts)
+
+
+def outcome(step: str, status: StepStatus, width: int) -> str:
+    """Return the line of a step that has come to an end."""
+    line = f"{MARKS[status.state]} {step:<{width}}  {status.state}"
+    if status.state == "reused":
+        return f"{line} from {status.origin}"
+    if status.state == "finished":
+        line += f" in {duration(status.seconds)}"
+        if status.left_out:
+            line += f", without {number(len(status.left_out), 'input')} that failed"
+        return line
+    if status.state == "skipped":
+        return f"{line}: {status.reason}"
+    if status.state == "failed":
+        line += f" with exit code {status.exit_code} after {duration(status.seconds)}"
+    return line
+
+
+def failure_lines(status: StepStatus) -> str:
+    """Return the last lines of a failed step, indented."""
+    return "\n".join(f"    {line}" for line in status.reason.splitlines())
+
+
+def bar_text(event: Event) -> str:
+    """Return progress in words: `120/640 steps (19 %)  loss=1.93`."""
+    done, total = event.get("done"), event.get("total")
+    parts = []
+    if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
+        unit = event.get("unit", "")
+        parts.append(f"{done:g}/{total:g} {unit} ({100 * done / total:.0f} %)".replace("  ", " "))
+    parts.append(measured(event))
+    return "  ".join(part for part in parts if part)
+
+
+class PlainDisplay:
+    """One line when a step starts and ends, and one in a while between."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self.stream = stream
+        self.tally = Tally()
+        self.width = 0
+        self.said: dict[str, float] = {}
+
+    def start(self, run: Run, machine: Machine) -> None:
+        """Say which run it is."""
+        steps = run.record.steps
+        self.width = max(map(len, steps), default=0)
+        self.tally = Tally(len(steps))
+        side = f"{machine.jobs} at a time" if machine.jobs > 1 else "one at a time"
+        gpus = f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
+        self._say(f"run {run.id}: {number(len(steps), 'step')}, {side}{gpus}")
+
+    def changed(self, step: str, status: StepStatus) -> None:
+        """Say it."""
+        self.tally.states[step] = status.state
+        if status.state == "running":
+            self.said[step] = time.monotonic()
+            again = f", attempt {status.attempt}" if status.attempt > 1 else ""
+            self._say(f"{MARKS['running']} {step:<{self.width}}  started{again}")
+            return
+        self._say(outcome(step, status, self.width) + f"   [{self.tally}]")
+        if status.state == "failed":
+            self._say(failure_lines(status))
+
+    def progressed(self, step: str, event: Event) -> None:
+        """Say it now and then."""
+        now = time.monotonic()
+        if event["event"] == "progress" and now - self.said.get(step, now) >= EVERY:
+            self.said[step] = now
+            self._say(f"  {step:<{self.width}}  {bar_text(event)}")
+
+    def note(self, words: str) -> None:
+        """Say it."""
+        self._say(words)
+
+    def tick(self) -> None:
+        """Do nothing: lines are said when there is something to say."""
+
+    def stop(self) -> None:
+        """Sum up."""
+        self._say(str(self.tally))
+
+    def _say(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)

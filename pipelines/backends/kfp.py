@@ -1,0 +1,245 @@
+"""Compiles a plan to a Kubeflow pipeline."""
+
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.core.errors import UsageError
+from components.core.stage import Kind
+from pipelines.backends.cluster import (
+    ClusterOptions,
+    Parameter,
+    existing_parameters,
+    image_parameter,
+    pipeline_parameters,
+    pvc_parameter,
+    resource_parameter,
+    resources_at,
+)
+from pipelines.backends.component import (
+    ARTIFACT_TYPES,
+    CONFIG,
+    IMAGE,
+    artifact_inputs,
+    component_text,
+    mount_path,
+)
+from pipelines.plan import Existing, Mounted, Output, Plan, Step
+
+MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
+MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of the cluster
+LABEL = 63  # longest value of a pod's label
+SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
+
+# The user has no entry in the image's passwd: libraries ask for a name (torch's compiler does)
+# and for a home with room for their caches.
+USER_ENVIRONMENT = {"HOME": SCRATCH, "USER": "moco"}
+
+
+def compile_plan(plan: Plan, path: Path, cluster: ClusterOptions) -> None:
+    """Write a plan as a Kubeflow pipeline, the same bytes for the same plan.
+
+    Every step becomes a task that runs the stage's own command line; nothing is
+    written if the plan is refused.
+
+    Raises:
+        UsageError: if the plan is too large for one run, or needs a file that no pod can read,
+            or kfp is not installed.
+    """
+    count = len(plan.steps) + len(existing_parameters(plan))
+    if count > MAX_TASKS:
+        raise UsageError(
+            f"the plan {plan.name} has {count} tasks; one run takes {MAX_TASKS}. Compile it in "
+            "parts: some of its rows each (--rows), or fewer trials (--trials)"
+        )
+    text = _compile(plan, cluster)
+    size = len(text.encode())
+    if size > MAX_SIZE:
+        raise UsageError(
+            f"the plan {plan.name} compiles to {size / MAX_SIZE:.1f} MiB; the cluster takes "
+            f"{MAX_SIZE >> 20} MiB. Compile it in parts: some of its rows each (--rows), or fewer "
+            "trials (--trials)"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def pipeline_name(plan: Plan) -> str:
+    """Return the name of a plan's pipeline, one for each scale."""
+    name = plan.name.replace("_", "-")
+    return name if plan.scale == "full" else f"{name}-{plan.scale}"
+
+
+def _compile(plan: Plan, cluster: ClusterOptions) -> str:
+    try:
+        from kfp import compiler, dsl
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"compiling needs {error.name}: pip install moco-transfer[kubeflow]"
+        ) from None
+
+    parameters = pipeline_parameters(plan, cluster)
+    pipeline = dsl.pipeline(
+        _as_function(plan, parameters, lambda values: _add_tasks(plan, cluster, values)),
+        name=pipeline_name(plan),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(pipeline, str(compiled))
+        return compiled.read_text("utf-8")
+
+
+def _as_function(
+    plan: Plan, parameters: list[Parameter], body: Callable[[Mapping[str, Any]], None]
+) -> Callable[..., None]:
+    """Give the body the signature and docstring that kfp reads the parameters from."""
+
+    def pipeline(*values: Any) -> None:
+        body(dict(zip((parameter.name for parameter in parameters), values, strict=True)))
+
+    pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                parameter.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=parameter.default,
+                annotation=str,
+            )
+            for parameter in parameters
+        ]
+    )
+    described = [f"    {parameter.name}: {parameter.description}" for parameter in parameters]
+    summary = f"The plan {plan.name} at {plan.scale} scale, {len(plan.steps)} steps."
+    pipeline.__doc__ = "\n".join([summary, "", "Args:", *described])
+    return pipeline
+
+
+def _add_tasks(plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any]) -> None:
+    """Add every import and every step to the pipeline that kfp is building."""
+    from kfp import components
+
+    imported = {
+        existing: _import(existing, name, parameters)
+        for existing, name in existing_parameters(plan).items()
+    }
+    tasks: dict[str, Any] = {}
+    for step in plan:
+        sources = dict(step.sources())
+        arguments = {}
+        for name, port in artifact_inputs(step):
+            source = sources[port]
+            if isinstance(source, Existing):
+                arguments[name] = imported[source]
+            elif isinstance(source, Output):
+                arguments[name] = tasks[source.step].outputs[source.port]
+        arguments[CONFIG] = step.config.to_json()
+        arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
+        text = component_text(step, _environment(step, cluster))
+        task = components.load_component_from_text(text)(**arguments)
+        task.set_display_name(step.name)
+        task.set_caching_options(cluster.cache)
+        _size(task, plan, step, parameters)
+        _retry(task, cluster)
+        _give_pod(task, plan, step, cluster)
+        _mount(task, step, parameters)
+        if step.stage.resumable:
+            _give_credentials(task, cluster, parameters)
+        tasks[step.name] = task
+
+
+def _environment(step: Step, cluster: ClusterOptions) -> dict[str, str]:
+    if step.stage.resumable:
+        return {**USER_ENVIRONMENT, "MOCO_S3_ENDPOINT": cluster.store_endpoint}
+    return USER_ENVIRONMENT
+
+
+def _import(existing: Existing, name: str, parameters: Mapping[str, Any]) -> Any:
+    from kfp import dsl
+
+    task = dsl.importer(
+        artifact_uri=parameters[name], artifact_class=_artifact_class(existing.kind)
+    )
+    task.set_display_name(name.removeprefix("uri_"))
+    return task.output
+
+
+def _artifact_class(kind: Kind) -> Any:
+    from kfp import dsl
+
+    return getattr(dsl, ARTIFACT_TYPES[kind])
+
+
+def _size(task: Any, plan: Plan, step: Step, parameters: Mapping[str, Any]) -> None:
+    """Set limits; without requests of their own they are the requests too."""
+    task.set_cpu_limit(parameters[resource_parameter("cpus", step.stage)])
+    task.set_memory_limit(parameters[resource_parameter("memory", step.stage)])
+    if resources_at(plan.scale, step.stage).gpus:
+        task.set_accelerator_type(parameters["accelerator_type"])
+        task.set_accelerator_limit(parameters[resource_parameter("gpus", step.stage)])
+
+
+def _retry(task: Any, cluster: ClusterOptions) -> None:
+    """Retry pods that were lost; the budget counts from the first attempt, so it is long."""
+    task.set_retry(
+        cluster.retries,
+        backoff_duration=f"{cluster.retry_delay}s",
+        backoff_factor=2.0,
+        backoff_max_duration=f"{cluster.retry_hours * 3600}s",
+    )
+
+
+def _give_pod(task: Any, plan: Plan, step: Step, cluster: ClusterOptions) -> None:
+    """Let the pod pass *restricted*, give it a place to write, and say whose it is."""
+    from kfp import kubernetes
+
+    kubernetes.set_security_context(task, cluster.user, cluster.group, True)
+    kubernetes.empty_dir_mount(task, "scratch", SCRATCH)
+    shared_memory = resources_at(plan.scale, step.stage).shared_memory
+    if shared_memory:
+        kubernetes.empty_dir_mount(
+            task,
+            "shared-memory",
+            "/dev/shm",  # noqa: S108 - a volume of the pod's own
+            medium="Memory",
+            size_limit=f"{shared_memory}Gi",
+        )
+    labels = {
+        **cluster.labels,
+        "moco-transfer/recipe": plan.name,
+        "moco-transfer/scale": plan.scale,
+        "moco-transfer/step": label_value(step.name),
+    }
+    for key, value in labels.items():
+        kubernetes.add_pod_label(task, key, value)
+
+
+def _mount(task: Any, step: Step, parameters: Mapping[str, Any]) -> None:
+    from kfp import kubernetes
+
+    names = {source.name for _, source in step.sources() if isinstance(source, Mounted)}
+    for name in sorted(names):
+        kubernetes.mount_pvc(task, parameters[pvc_parameter(name)], mount_path(name))
+
+
+def _give_credentials(task: Any, cluster: ClusterOptions, parameters: Mapping[str, Any]) -> None:
+    """Let a pod keep checkpoints beside its outputs: credentials go by reference only."""
+    from kfp import kubernetes
+
+    kubernetes.use_secret_as_env(
+        task,
+        parameters["store_secret"],
+        {
+            cluster.access_key_field: "AWS_ACCESS_KEY_ID",
+            cluster.secret_key_field: "AWS_SECRET_ACCESS_KEY",
+        },
+    )
+
+
+def label_value(step: str) -> str:
+    """Fit a step's name into a pod label, a long one cut and told apart by a hash."""
+    if len(step) <= LABEL:
+        return step
+    return f"{step[: LABEL - 9]}-{hashlib.sha256(step.encode()).hexdigest()[:8]}"

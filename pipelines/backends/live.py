@@ -1,0 +1,113 @@
+"""The live view of a run on a terminal: a line for each running step, the ended ones above."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.backends.display import Tally, failure_lines, outcome
+from pipelines.backends.machine import Machine
+from pipelines.logs import Event, measured
+from pipelines.runs import Run, StepStatus
+from pipelines.words import duration, number
+
+STYLES = {
+    "finished": "green",
+    "reused": "cyan",
+    "failed": "bold red",
+    "skipped": "yellow",
+    "interrupted": "yellow",
+}
+REFRESH = 0.2  # seconds
+
+
+@dataclass
+class _Line:
+    started: float = field(default_factory=time.monotonic)
+    event: Event = field(default_factory=dict)
+    words: str = "starting"
+
+
+class LiveDisplay:
+    """Running steps with bar, figures and time at the foot; every ended step a line above."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.tally = Tally()
+        self.lines: dict[str, _Line] = {}
+        self.width = 0
+        self.drawn = 0.0
+
+    def start(self, run: Run, machine: Machine) -> None:
+        """Say which run it is, and take the foot of the terminal."""
+        steps = run.record.steps
+        self.width = max(map(len, steps), default=0)
+        self.tally = Tally(len(steps))
+        gpus = f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
+        self.console.print(
+            f"[bold]{run.id}[/bold]: {number(len(steps), 'step')}, "
+            f"{machine.jobs} at a time, {number(machine.threads, 'thread')} each{gpus}"
+        )
+        self.live.start()
+
+    def changed(self, step: str, status: StepStatus) -> None:
+        """Move a step from the foot to the lines above when it has ended."""
+        self.tally.states[step] = status.state
+        if status.state == "running":
+            self.lines[step] = _Line()
+            return
+        self.lines.pop(step, None)
+        line = outcome(step, status, self.width)
+        self._draw()
+        self.live.console.print(Text(line, STYLES.get(status.state, "")))
+        if status.state == "failed":
+            self.live.console.print(Text(failure_lines(status), "red"))
+
+    def progressed(self, step: str, event: Event) -> None:
+        """Keep the newest progress of a step, or its newest words."""
+        line = self.lines.get(step)
+        if line is None:
+            return
+        if event["event"] == "progress":
+            line.event = event
+        elif event.get("level") in ("info", "warning"):
+            line.words = str(event["event"])
+
+    def note(self, words: str) -> None:
+        """Say it above the running steps."""
+        self.live.console.print(Text(words, "yellow"))
+
+    def tick(self) -> None:
+        """Draw five times a second."""
+        if time.monotonic() - self.drawn >= REFRESH:
+            self._draw()
+
+    def stop(self) -> None:
+        """Give the foot of the terminal back, and sum up."""
+        self.live.stop()
+        self.console.print(str(self.tally))
+
+    def _draw(self) -> None:
+        self.drawn = time.monotonic()
+        table = Table.grid(padding=(0, 1), expand=False)
+        table.add_column(no_wrap=True, min_width=self.width + 2)
+        table.add_column(width=24)
+        table.add_column(no_wrap=True, min_width=12, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for step, line in self.lines.items():
+            table.add_row(f"▸ {step}", *_progress(line))
+        self.live.update(Group(table, Text(str(self.tally), "dim")), refresh=True)
+
+
+def _progress(line: _Line) -> tuple[ProgressBar | Text, str, str]:
+    done, total = line.event.get("done"), line.event.get("total")
+    bar: ProgressBar | Text = Text(line.words[:24])
+    if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
+        bar = ProgressBar(total=total, completed=done, width=24)
+    return bar, duration(time.monotonic() - line.started), measured(line.event)

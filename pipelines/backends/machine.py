@@ -1,0 +1,90 @@
+"""What this machine has for steps to run on: cores, memory, GPUs."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.core.stage import Resources
+
+GIB = 1024**3
+STEP_MEMORY = 2 * GIB  # what a step of the miniature needs with torch in it
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Cores, GPUs, and how many steps run side by side.
+
+    Attributes:
+        cores: Cores that this process may use.
+        gpus: What CUDA_VISIBLE_DEVICES may name.
+        jobs: Steps at a time.
+    """
+
+    cores: int
+    gpus: tuple[str, ...]
+    jobs: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of each step; fixed, so that a run does not depend on what is beside it."""
+        return max(1, self.cores // self.jobs)
+
+    def gpus_for(self, wanted: Resources, scale: str) -> int:
+        """Return how many GPUs a step gets: what it wants, what there is, one in miniature."""
+        return min(1 if scale == "digits" else wanted.gpus, wanted.gpus, len(self.gpus))
+
+    def environment(self, gpus: tuple[str, ...]) -> dict[str, str]:
+        """Return the variables that keep a step within its share."""
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict.fromkeys(threads, str(self.threads)) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+def this_machine(jobs: int | None = None) -> Machine:
+    """Look at this machine.
+
+    By default a step for each core, as far as the memory goes; with GPUs a step
+    for each GPU, and one beside for what needs none.
+    """
+    cores, gpus = _cores(), _gpus()
+    if jobs is None:
+        jobs = len(gpus) + 1 if gpus else max(1, min(cores, _memory() // STEP_MEMORY))
+    return Machine(cores, gpus, jobs)
+
+
+def _cores() -> int:
+    """Count the cores that the scheduler and the control group grant."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def _memory() -> int:
+    """Return the main memory that may be used, bytes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return memory
+
+
+def _gpus() -> tuple[str, ...]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(name for name in visible.split(",") if name.strip() not in ("", "-1"))
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    try:
+        listing = subprocess.run(  # noqa: S603
+            [tool, "-L"], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    return tuple(map(str, range(count)))

@@ -1,0 +1,128 @@
+"""One step as a process group of its own, which never outlives its runner."""
+
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GRACE = 60.0  # seconds that a step has to save after SIGTERM
+
+MARK = "MOCO_PROCESS"  # variable by which everything that a step starts is known
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass
+class StepProcess:
+    """A running step.
+
+    Its first process gets SIGTERM, as in a pod, and saves; whatever it started
+    and left behind when it has gone is killed, in sessions of their own too, as
+    torchrun's workers are. If the runner itself dies, the kernel sends the SIGTERM.
+    """
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    terminated: float | None = field(default=None)
+
+    @classmethod
+    def start(
+        cls, argv: Sequence[str], environment: Mapping[str, str], log: Path, keep: Sequence[int]
+    ) -> "StepProcess":
+        """Start a process whose output is appended to a log.
+
+        Args:
+            argv: The command.
+            environment: Added to this process's.
+            log: File that gets stdout and stderr.
+            keep: Descriptors that the process inherits.
+        """
+        mark = f"{MARK}={secrets.token_hex(16)}"
+        marked = dict([mark.split("=")])
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603
+                argv,
+                env={**os.environ, **_import_path(), **environment, **marked},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=keep,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the runner starts steps from one thread
+            )
+        return cls(process, mark)
+
+    @property
+    def pid(self) -> int:
+        """The process id, and the id of the group."""
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code if the step has ended, its whole group then being gone.
+
+        A signal's number is negative, as in `subprocess`.
+        """
+        if self.process.returncode is None:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self.pid, options) is None:
+                if self.terminated and time.monotonic() - self.terminated > GRACE:
+                    self.kill()
+                return None
+            self.kill()  # the group's id is taken until its leader is reaped below
+            self.process.wait()
+        return self.process.returncode
+
+    def terminate(self) -> None:
+        """Ask the step to save and stop; after GRACE seconds `poll` kills it."""
+        if self.terminated is None:
+            self.terminated = time.monotonic()
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the whole group, and everything else that the step started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in _carrying(self.mark):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def describe_exit(code: int) -> tuple[int, str]:
+    """Return a shell's exit code, and words for a step that a signal ended."""
+    if code >= 0:
+        return code, ""
+    name = signal.Signals(-code).name
+    words = f"ended by {name}"
+    if -code == signal.SIGKILL:
+        words += "; if nobody sent it, the machine ran out of memory: fewer --jobs may help"
+    return 128 - code, words
+
+
+def _carrying(mark: str) -> Iterator[int]:
+    """Yield the processes that have a mark in their environment."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if mark.encode() in environment.read_bytes().split(b"\0"):
+                yield int(environment.parent.name)
+
+
+def _import_path() -> dict[str, str]:
+    """Make a step import what this process imports, whatever lies in its working directory."""
+    entries = [str(Path(entry).absolute()) for entry in sys.path if entry]
+    if "" in sys.path:
+        entries.insert(0, str(Path.cwd()))
+    return {"PYTHONPATH": os.pathsep.join(entries), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

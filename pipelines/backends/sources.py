@@ -1,0 +1,188 @@
+"""Finds what a plan reads but does not make: mounted data sets and existing artifacts."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.core.config import nearest
+from components.core.errors import DataError, MocoError, UsageError
+from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify
+from components.core.store import KeyNotFound, is_remote, open_store
+from pipelines.plan import Existing, Mounted, Plan
+
+FETCHED = ".fetched"
+"""Folder, below the runs, of the artifacts that were fetched from a bucket."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the mounted data sets and the existing artifacts of a plan are.
+
+    Attributes:
+        mounts: Absolute folders of data sets, by name.
+        existing: Paths of existing artifacts, by URI.
+        digests: What identifies the content of each; asked when reuse is decided.
+    """
+
+    mounts: Mapping[str, Path]
+    existing: Mapping[str, Path]
+    digests: dict[Path, str] = field(default_factory=dict)
+
+    def path(self, source: Mounted | Existing) -> Path:
+        """Return where a source is."""
+        if isinstance(source, Mounted):
+            return self.mounts[source.name]
+        return self.existing[source.uri]
+
+    def digest(self, source: Mounted | Existing) -> str:
+        """Identify a source's content.
+
+        An artifact by its manifest, a file by its SHA-256, a mounted folder by
+        its path and the times of its two upper levels: 150 GB of images are not
+        read again for each plan.
+        """
+        path = self.path(source)
+        if path not in self.digests:
+            self.digests[path] = _digest(path)
+        return self.digests[path]
+
+
+def find_sources(
+    plan: Plan, folders: Mapping[str, str], runs: Path, complete: bool = True
+) -> Sources:
+    """Find every data set and artifact that a plan reads, before anything starts.
+
+    Artifacts in a bucket are fetched, and verified, into a folder below the runs.
+
+    Args:
+        plan: The plan.
+        folders: Folders of data sets by name, as a user gave them.
+        runs: The folder of the runs.
+        complete: Whether every data set has to be given; to look at a plan, none has to.
+
+    Raises:
+        UsageError: naming all data sets that were not given, or not known.
+        DataError: naming all folders and artifacts that are not there or not whole.
+        StoreError: if a bucket cannot be reached.
+    """
+    _check_names(plan, folders, complete)
+    faults: list[str] = []
+    mounts = {}
+    for name in folders:
+        folder = Path(folders[name]).expanduser().absolute()
+        if not folder.is_dir():
+            faults.append(f"--data {name}={folders[name]}: there is no such folder")
+        elif not any(folder.iterdir()):
+            faults.append(f"--data {name}={folders[name]}: the folder is empty")
+        mounts[name] = folder
+    existing = {}
+    for source, foreign in _existing(plan).items():
+        try:
+            existing[source.uri] = _locate(source, foreign, runs)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return Sources(mounts, existing)
+
+
+def _check_names(plan: Plan, folders: Mapping[str, str], complete: bool) -> None:
+    needed = plan.mounts()
+    missing = [name for name in needed if name not in folders] if complete else []
+    faults = [
+        f"--data {name}: the plan mounts no such data set"
+        + (nearest(name, needed) or (f"; it mounts {', '.join(needed) or 'none'}"))
+        for name in folders
+        if name not in needed
+    ]
+    if missing:
+        options = " ".join(f"--data {name}=FOLDER" for name in missing)
+        faults.append(f"the plan reads data sets that were not given: add {options}")
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def _existing(plan: Plan) -> dict[Existing, bool]:
+    """Return the existing artifacts, and whether each port takes a foreign file."""
+    found: dict[Existing, bool] = {}
+    for step in plan:
+        for name, source in step.sources():
+            if isinstance(source, Existing):
+                port = step.stage.inputs[name.partition(".")[0]]
+                found[source] = found.get(source, True) and port.foreign
+    return found
+
+
+def _locate(source: Existing, foreign: bool, runs: Path) -> Path:
+    if is_remote(source.uri):
+        path = _fetch(source.uri, runs)
+    else:
+        path = Path(source.uri.removeprefix("file://")).expanduser().absolute()
+    if not path.exists():
+        raise DataError(f"{source.uri}: there is no such file or folder")
+    if path.is_file():
+        if not foreign:
+            raise DataError(f"{source.uri} is a file; a {source.kind} artifact's folder is needed")
+        return path
+    manifest = verify(path)
+    if manifest.kind != source.kind:
+        raise DataError(
+            f"{source.uri} is a {manifest.kind} made by {manifest.stage}; a {source.kind} is needed"
+        )
+    return path
+
+
+def _fetch(uri: str, runs: Path) -> Path:
+    """Fetch a file or an artifact of a bucket; what was fetched before is used again."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.strip("/").partition("/")
+    if not key:
+        raise DataError(f"{uri}: name a file or an artifact in the bucket, {uri}/KEY")
+    store = open_store(f"{scheme}://{bucket}")
+    entries = store.list(key)
+    if not entries:
+        raise DataError(f"{uri}: the bucket has nothing there")
+    listing = "".join(f"{entry.key}\0{entry.size}\n" for entry in entries)
+    folder = runs / FETCHED / hashlib.sha256(f"{uri}\n{listing}".encode()).hexdigest()[:16]
+    target = folder / key.rpartition("/")[2]
+    if not target.exists():
+        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}") / target.name
+        try:
+            if [entry.key for entry in entries] == [key]:
+                unfinished.parent.mkdir(parents=True)
+                store.get(key, unfinished)
+            else:
+                store.get_folder(key, unfinished)
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished.replace(target)
+        except KeyNotFound as error:
+            raise DataError(f"{uri}: {error}") from None
+        finally:
+            shutil.rmtree(unfinished.parent, ignore_errors=True)
+    return target
+
+
+def _digest(path: Path) -> str:
+    if path.is_file():
+        return file_sha256(path)
+    if (path / MANIFEST).exists():
+        try:
+            return read_manifest(path).digest
+        except MocoError:
+            pass  # a data set may have a file of that name
+    digest = hashlib.sha256(f"{path.resolve()}\n".encode())
+    for name, modified in sorted(_upper_levels(path)):
+        digest.update(f"{name}\0{modified}\n".encode())
+    return f"folder {digest.hexdigest()}"
+
+
+def _upper_levels(folder: Path, depth: int = 2, prefix: str = "") -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            yield name, entry.stat().st_mtime_ns
+            if depth > 1 and entry.is_dir():
+                yield from _upper_levels(Path(entry.path), depth - 1, f"{name}/")

@@ -1,0 +1,1 @@
+"""The commands of `moco`, one module for each group; each is imported only when it is called."""

@@ -1,0 +1,133 @@
+"""`moco explain`: from a measured number to the stage, the code, the weights and the data."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from components.core.manifest import Code, FileEntry, Lineage, verify, walk_lineage
+from components.core.metrics import read_metrics
+from components.report import Table
+from pipelines.cells import Cell, find_cell, report_config_of, table_of
+from pipelines.cli.options import Json, RunName
+from pipelines.cli.output import print_json, say
+from pipelines.plan import Output
+from pipelines.runs import find_run, runs_folder
+from pipelines.words import number, size
+
+DIGITS = 16  # of a hash, for people; --json has all
+WEIGHTS = (".safetensors", ".pth", ".pth.tar", ".pt")
+
+
+def explain(
+    run: RunName,
+    cell: Annotated[str, Parameter(help="TABLE/ROW/COLUMN, or TABLE/ROW/COLUMN/TRIAL.")],
+    /,
+    *,
+    json: Json = False,
+) -> None:
+    """Follow a measured number down to the data."""
+    found = find_cell(find_run(run, runs_folder()), cell)
+    found.require()
+    manifest = verify(found.artifact)
+    if json:
+        values = read_metrics(found.artifact).values
+        print_json(
+            {
+                "cell": found.key,
+                "run": found.run.id,
+                "artifact": str(found.artifact),
+                "values": values,
+                "manifest": manifest.model_dump(mode="json"),
+            }
+        )
+        return
+    say("\n".join(_heading(found)))
+    say()
+    lineage = manifest.lineage()
+    for line in _describe(lineage):
+        say(line)
+    for depth, port, one in walk_lineage(lineage.inputs):
+        indent = "  " * (depth + 1)
+        say(f"{indent}{port}:")
+        for line in _describe(one):
+            say(f"{indent}  {line}")
+    say("\nEvery file of the metrics matches its manifest.")
+
+
+def _heading(cell: Cell) -> Iterator[str]:
+    table = table_of(report_config_of(cell.run), cell.key)
+    _, row, column, trial = [*cell.key.split("__"), "", "", ""][:4]
+    if table:
+        yield f"{table.title}, {table.section}"
+        yield f"  {_title(table.rows, row)}, {_title(table.columns, column)}, trial {trial}"
+    values = read_metrics(cell.artifact).values
+    published = _published(table, row, column) if table else {}
+    names = {metric.key: metric.name for metric in table.metrics} if table else {}
+    for key in [*names, *(key for key in values if key not in names)]:
+        if key in values:
+            beside = published.get(key)
+            paper = f"   (published {beside:g})" if beside is not None else ""
+            yield f"  {names.get(key, key)}: {values[key]:.4g}{paper}"
+    if isinstance(cell.source, Output):
+        status = cell.run.status(cell.source.step)
+        yield f"  step {cell.source.step} of run {cell.run.id}" + (
+            f", reused from {status.origin}" if status.origin else ""
+        )
+    yield f"  {cell.artifact}"
+
+
+def _describe(lineage: Lineage) -> Iterator[str]:
+    """Yield the lines that say what something is and what made it."""
+    if lineage.origin == "mount":
+        yield f"{lineage.name}  (a mounted folder: not hashed)"
+        return
+    hashed = f"SHA-256 {(lineage.digest or '?')[:DIGITS]}"
+    if lineage.origin == "file":
+        yield f"{lineage.name}  (a file from elsewhere)  {hashed}, {size(lineage.size)}"
+        return
+    yield f"{lineage.name}  {hashed}, {number(lineage.file_count, 'file')}, {size(lineage.size)}"
+    yield from _weights(lineage.files)
+    if lineage.config is not None:
+        yield f"  config {_flat(lineage.config)}"
+    if lineage.code is not None:
+        yield f"  code   {_code(lineage.code)}"
+    yield f"  image  {lineage.image}"
+    if lineage.facts:
+        yield f"  facts  {_flat(lineage.facts)}"
+
+
+def _weights(files: Mapping[str, FileEntry]) -> Iterator[str]:
+    for name, entry in files.items():
+        if name.endswith(WEIGHTS):
+            yield f"  weights {name}  SHA-256 {entry.sha256[:DIGITS]}"
+
+
+def _code(code: Code) -> str:
+    commit = f"commit {code.commit[:12]}" if code.commit else "no commit"
+    return f"{code.version}, {commit}, sources {code.digest[:DIGITS]}"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> str:
+    """Write nested fields in one line: `epochs=8 optimiser.lr=0.03`."""
+    parts = []
+    for name, value in document.items():
+        if isinstance(value, dict):
+            parts.append(_flat(value, f"{prefix}{name}."))
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value)
+            parts.append(f"{prefix}{name}={shown}")
+    return " ".join(part for part in parts if part)
+
+
+def _title(members: Any, key: str) -> str:
+    return next((one.name for one in members if one.key == key), key)
+
+
+def _published(table: Table, row: str, column: str) -> dict[str, float | None]:
+    for published in table.published:
+        if (published.row, published.column) == (row, column):
+            keys = (metric.key for metric in table.metrics)
+            return dict(zip(keys, published.values, strict=False))
+    return {}

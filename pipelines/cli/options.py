@@ -1,0 +1,127 @@
+"""The options that every command with a RECIPE takes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from components.core.errors import UsageError
+from components.core.stage import stage_names
+from components.core.store import is_remote
+from pipelines.plan import Existing, Plan
+from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """What a user chooses of a recipe."""
+
+    scale: Annotated[
+        ScaleName,
+        Parameter(
+            help="full: the paper's sizes; digits: the miniature, real handwritten digits.",
+            show_default=True,
+        ),
+    ] = "full"
+    rows: Annotated[
+        str | None, Parameter(help="Only these rows of the tables: random,moco_in1m.")
+    ] = None
+    trials: Annotated[
+        int | None, Parameter(help="Trials of each cell; the paper's by default, one for digits.")
+    ] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set", help="TARGET.FIELD=VALUE: a config field of a stage or step. Repeatable."
+        ),
+    ] = ()
+    initialisations: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--init",
+            help="ROW=PATH or ROW=s3://...: a checkpoint that exists already. Repeatable.",
+        ),
+    ] = ()
+
+    def plan(self, recipe: str) -> Plan:
+        """Build the plan of a recipe.
+
+        Raises:
+            UsageError: if there is no such recipe or row, or an option is malformed.
+            ConfigError: if a setting names no field or has a bad value.
+        """
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"--trials {self.trials}: at least one trial")
+        options = Options(
+            scale=self.scale,
+            rows=None if self.rows is None else tuple(_names(self.rows)),
+            trials=self.trials,
+            settings=tuple(map(_setting, self.settings)),
+            existing={
+                row: Existing(_absolute(uri), "Model")
+                for row, uri in pairs("--init", self.initialisations, "ROW=PATH").items()
+            },
+        )
+        return build_plan(load_recipe(recipe), options)
+
+
+RecipeName = Annotated[str, Parameter(help="A recipe of `moco list`.")]
+RunName = Annotated[str, Parameter(help="A run of `moco status`.")]
+StepName = Annotated[str, Parameter(help="A step of that run.")]
+Data = Annotated[
+    tuple[str, ...],
+    Parameter(name="--data", help="NAME=FOLDER: a data set that the plan reads. Repeatable."),
+]
+Jobs = Annotated[
+    int | None,
+    Parameter(help="Steps at a time; by default as many as the cores, memory or GPUs allow."),
+]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON for machines.")]
+
+
+def pairs(option: str, values: Iterable[str], form: str) -> dict[str, str]:
+    """Read repeated `NAME=VALUE` options.
+
+    Raises:
+        UsageError: naming every value of another form, and every name given twice.
+    """
+    found: dict[str, str] = {}
+    faults = []
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals and content):
+            faults.append(f"{option} {value}: expected {option} {form}")
+        elif name in found:
+            faults.append(f"{option} {name} is given twice")
+        found[name] = content
+    if faults:
+        raise UsageError("\n".join(faults))
+    return found
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--rows is empty: name rows, like --rows random,moco_in1m")
+    return names
+
+
+def _setting(text: str) -> Setting:
+    """Read `TARGET.FIELD=VALUE`; a stage's name may itself hold dots."""
+    path, equals, value = text.partition("=")
+    parts = path.split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise UsageError(f"--set {text}: expected --set TARGET.FIELD=VALUE, like pretrain.epochs=8")
+    stages = set(stage_names())
+    for length in range(len(parts) - 1, 1, -1):
+        if ".".join(parts[:length]) in stages:
+            return Setting(".".join(parts[:length]), ".".join(parts[length:]), value)
+    return Setting(parts[0], ".".join(parts[1:]), value)
+
+
+def _absolute(uri: str) -> str:
+    """Make a path independent of the working directory."""
+    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())

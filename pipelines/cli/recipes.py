@@ -1,0 +1,200 @@
+"""`moco list`, `moco plan`, `moco compile`: what can be run, before anything is."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from components.core.errors import UsageError
+from components.report import Table
+from pipelines.backends.forecast import Forecast, forecast, wall_seconds
+from pipelines.backends.machine import this_machine
+from pipelines.backends.reuse import ReuseIndex
+from pipelines.backends.sources import find_sources
+from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, pairs
+from pipelines.cli.output import print_json, print_table, say
+from pipelines.plan import Plan
+from pipelines.recipes import Options, Recipe, build_plan, load_recipe, recipe_names
+from pipelines.runs import runs_folder
+from pipelines.words import duration, number, size
+
+
+def list_recipes(*, json: Json = False) -> None:
+    """List the recipes, with the tables and rows they fill."""
+    recipes = [load_recipe(name) for name in recipe_names()]
+    described = {recipe.name: _tables(recipe) for recipe in recipes}
+    if json:
+        print_json(
+            [
+                {
+                    "name": recipe.name,
+                    "summary": recipe.summary,
+                    "tables": [_table_facts(table) for table in described[recipe.name]],
+                }
+                for recipe in recipes
+            ]
+        )
+        return
+    for recipe in recipes:
+        say(f"{recipe.name}: {recipe.summary}")
+        for table in described[recipe.name]:
+            columns = ", ".join(column.key for column in table.columns)
+            say(f"  {table.section}: {table.title} ({number(table.trials, 'trial')} of {columns})")
+            say(f"    rows: {', '.join(row.key for row in table.rows if not row.unobtainable)}")
+            for row in table.rows:
+                if row.unobtainable:
+                    say(f"    not {row.key}: {row.unobtainable}")
+        say()
+    say("`moco plan RECIPE --scale digits` shows what one would do, `moco run` does it.")
+
+
+def plan(
+    recipe: RecipeName,
+    /,
+    *,
+    options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
+    data: Data = (),
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Show what a recipe would run and reuse, and what it may cost.
+
+    Nothing is started. Costs are those of earlier runs of the same stage at the
+    same scale, or what a stage's config states.
+    """
+    built = options.plan(recipe)
+    folders = pairs("--data", data, "NAME=FOLDER")
+    runs = runs_folder()
+    machine = this_machine(jobs)
+    sources = find_sources(built, folders, runs, complete=False)
+    forecasts = forecast(built, sources, machine, ReuseIndex(runs))
+    seconds = wall_seconds(built, forecasts, machine)
+    running = {name: one.estimate for name, one in forecasts.items() if one.action == "run"}
+    hours = [estimate.gpu_hours for estimate in running.values()]
+    sizes = [estimate.size for estimate in running.values()]
+    if json:
+        print_json(
+            {
+                "recipe": built.name,
+                "scale": built.scale,
+                "steps": [_step_facts(built, name, one) for name, one in forecasts.items()],
+                "cells": sorted(built.cells()),
+                "data": built.mounts(),
+                "seconds": seconds,
+                "gpu_hours": None if None in hours else sum(filter(None, hours)),
+                "bytes": None if None in sizes else sum(filter(None, sizes)),
+            }
+        )
+        return
+    print_table(
+        ["step", "stage", "", "time", "GPU hours", "bytes", "why"],
+        [
+            [
+                name,
+                built.step(name).stage.name,
+                one.action,
+                duration(one.estimate.seconds) if one.action == "run" else "",
+                _hours(one.estimate.gpu_hours) if one.action == "run" else "",
+                size(one.estimate.size) if one.action == "run" else "",
+                one.why,
+            ]
+            for name, one in forecasts.items()
+        ],
+        right=["time", "GPU hours", "bytes"],
+    )
+    say()
+    reused = len(forecasts) - len(running)
+    say(f"{number(len(forecasts), 'step')}: {len(running)} to run, {reused} reused.")
+    if running:
+        say(
+            f"On this machine {'an unknown time' if seconds is None else duration(seconds)} "
+            f"with {machine.jobs} at a time; "
+            f"{_total(hours, _hours)} GPU hours; {_total(sizes, size)} written."
+        )
+    _print_cells(built)
+    missing = [name for name in built.mounts() if name not in folders]
+    if missing:
+        given = " ".join(f"--data {name}=FOLDER" for name in missing)
+        say(f"To run it, add the data sets: {given}")
+
+
+def compile_recipe(
+    recipe: RecipeName,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"), help="The YAML file to write.")],
+    options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
+    cluster: Annotated[
+        tuple[str, ...],
+        Parameter(help="KEY=VALUE of the cluster's options, or @FILE with JSON. Repeatable."),
+    ] = (),
+) -> None:
+    """Write a recipe as a Kubeflow pipeline."""
+    from pipelines.backends.cluster import ClusterOptions
+
+    built = options.plan(recipe)
+    chosen = ClusterOptions.model_validate({}) if not cluster else _cluster(cluster)
+    try:
+        from pipelines.backends.kfp import compile_plan
+    except ModuleNotFoundError as error:
+        raise UsageError(f"compiling needs {error.name}: install moco-transfer[kubeflow]") from None
+    compile_plan(built, output, chosen)
+    say(f"{output}: {number(len(built.steps), 'step')} of {built.name} at {built.scale} scale")
+
+
+def _cluster(values: tuple[str, ...]) -> Any:
+    """Read cluster options: files first, then single values over them."""
+    from components.core.config import apply_settings, read_config
+    from pipelines.backends.cluster import ClusterOptions
+
+    files = [value for value in values if value.startswith("@")]
+    if len(files) > 1:
+        raise UsageError(f"--cluster takes one @FILE, not {len(files)}")
+    chosen = read_config(ClusterOptions, files[0]) if files else ClusterOptions()
+    single = pairs("--cluster", (v for v in values if not v.startswith("@")), "KEY=VALUE")
+    return apply_settings(chosen, single)
+
+
+def _tables(recipe: Recipe) -> tuple[Table, ...]:
+    return build_plan(recipe, Options()).report_config().tables
+
+
+def _table_facts(table: Table) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(table.to_json())
+    kept = ("key", "title", "section", "rows", "columns", "trials")
+    return {name: facts[name] for name in kept}
+
+
+def _step_facts(plan: Plan, name: str, one: Forecast) -> dict[str, Any]:
+    step = plan.step(name)
+    return {
+        "name": name,
+        "stage": step.stage.name,
+        "action": one.action,
+        "why": one.why,
+        "seconds": one.estimate.seconds,
+        "gpu_hours": one.estimate.gpu_hours,
+        "bytes": one.estimate.size,
+        "basis": one.estimate.basis,
+    }
+
+
+def _print_cells(plan: Plan) -> None:
+    cells = plan.cells()
+    for table in plan.report_config().tables:
+        keys = [key for key in cells if key.startswith(f"{table.key}__")]
+        rows = [r.key for r in table.rows if any(k.split("__")[1] == r.key for k in keys)]
+        if keys:
+            say(f"Fills {number(len(keys), 'cell')} of {table.section}: {', '.join(rows)}.")
+
+
+def _hours(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.3g}"
+
+
+def _total(values: list[Any], show: Any) -> str:
+    known = [value for value in values if value is not None]
+    unknown = len(values) - len(known)
+    more = f" (and {unknown} not known)" if unknown else ""
+    return f"{show(sum(known))}{more}"

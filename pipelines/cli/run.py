@@ -1,0 +1,183 @@
+"""`moco run` and `moco rerun`: plans on this machine, with progress, to their report."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from components.core.errors import ExitCode, NotWritableError, UsageError
+from components.report.results import read_report
+from pipelines.backends.display import display_for
+from pipelines.backends.local import execute
+from pipelines.backends.machine import Machine, this_machine
+from pipelines.backends.sources import Sources, find_sources
+from pipelines.cells import cells_of
+from pipelines.cli.options import Data, Jobs, RecipeName, RecipeOptions, RunName, StepName, pairs
+from pipelines.cli.output import console, say, tell
+from pipelines.derived import rerun_plan
+from pipelines.plan import Plan
+from pipelines.runs import (
+    DONE,
+    Parent,
+    Run,
+    create_run,
+    find_run,
+    runs_folder,
+    unfinished_run,
+)
+from pipelines.words import number
+
+New = Annotated[
+    bool, Parameter(help="Begin a new run even if the last one of the same plan did not finish.")
+]
+
+
+def run(
+    recipe: RecipeName,
+    /,
+    *,
+    options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
+    data: Data = (),
+    jobs: Jobs = None,
+    new: New = False,
+) -> int:
+    """Run a recipe on this machine.
+
+    What an earlier run made of the same config, inputs and code is reused. If the
+    newest run of the same plan did not finish, it is continued: failed steps are
+    tried again, stopped ones go on from their last checkpoint.
+    """
+    plan = options.plan(recipe)
+    machine = _machine(jobs)
+    _need_gpus(plan, machine)
+    begun, sources = begin_run(plan, pairs("--data", data, "NAME=FOLDER"), new=new)
+    return execute_and_report(begun, sources, machine)
+
+
+def rerun(
+    run: RunName,
+    step: StepName,
+    /,
+    *,
+    downstream: Annotated[bool, Parameter(help="Also run every step that depends on it.")] = False,
+    jobs: Jobs = None,
+    new: New = False,
+) -> int:
+    """Run one step of a run again, on the same inputs, as a new run.
+
+    Nothing is reused: the step is executed, with the code of today. Its new
+    artifacts are the ones that later runs of the recipe reuse.
+    """
+    source = find_run(run, runs_folder())
+    plan = rerun_plan(source, step, downstream)
+    machine = _machine(jobs)
+    _need_gpus(plan, machine)
+    mounts = {name: source.record.mounts[name] for name in plan.mounts()}
+    parent = Parent(run=source.id, steps=tuple(plan.steps))
+    begun, sources = begin_run(plan, mounts, parent, new)
+    code = execute_and_report(begun, sources, machine)
+    if code == ExitCode.OK and not plan.reports():
+        if cells_of(begun):
+            say(f"For a report with it: moco report {source.id} {begun.id}")
+        else:
+            say("What depends on it was not run; --downstream does that too.")
+    return code
+
+
+def begin_run(
+    plan: Plan, folders: Mapping[str, str], parent: Parent | None = None, new: bool = False
+) -> tuple[Run, Sources]:
+    """Return the unfinished run of a plan, or a new one, and what it reads.
+
+    Everything that can be known to be wrong is refused before the run exists.
+    """
+    runs = writable_runs_folder()
+    sources = find_sources(plan, folders, runs)
+    mounts = {name: str(folder) for name, folder in sources.mounts.items()}
+    begun = None if new else unfinished_run(runs, plan, mounts, parent)
+    if begun:
+        done = sum(status.state in DONE for status in begun.statuses().values())
+        tell(f"continuing {begun.id}, {done} of {number(len(plan.steps), 'step')} done")
+    return begun or create_run(runs, plan, mounts, parent), sources
+
+
+def execute_and_report(run: Run, sources: Sources, machine: Machine) -> int:
+    """Execute a run, say how it went and what can be done, and print its report."""
+    code = execute(run, sources, machine, display_for(sys.stderr))
+    if code == ExitCode.INTERRUPTED:
+        tell(f"run {run.id} was interrupted; the same command continues it:\n  {_this_command()}")
+        return code
+    for name, status in run.statuses().items():
+        if status.state == "failed":
+            tell(f"{name} failed; all it said: moco logs {run.id} {name}")
+    if code:
+        tell(f"The same command tries what failed again and keeps the rest:\n  {_this_command()}")
+    for step in run.plan.reports():
+        if run.status(step.name).state in DONE:
+            _print_report(run, step.name)
+    return code
+
+
+def writable_runs_folder() -> Path:
+    """Return the folder of the runs, made if need be.
+
+    Raises:
+        NotWritableError: if it cannot be written.
+    """
+    runs = runs_folder()
+    probe = runs / ".writable"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise NotWritableError(
+            f"the folder of the runs, {runs}, cannot be written ({error.strerror}); "
+            "MOCO_RUNS names another one"
+        ) from None
+    return runs
+
+
+def _machine(jobs: int | None) -> Machine:
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs}: at least one step at a time")
+    return this_machine(jobs)
+
+
+def _need_gpus(plan: Plan, machine: Machine) -> None:
+    """Refuse paper-size training on a machine without GPUs: it would take years."""
+    wanting = [step.name for step in plan if step.stage.resources.gpus]
+    if plan.scale == "full" and wanting and not machine.gpus:
+        raise UsageError(
+            f"{plan.name} at full scale has {number(len(wanting), 'step')} that train on GPUs "
+            f"({wanting[0]} first), and this machine has none. For the miniature on this machine, "
+            f"add --scale digits; for a cluster: moco compile {plan.name} -o {plan.name}.yaml"
+        )
+
+
+def _print_report(run: Run, step: str) -> None:
+    from components.report.text import print_summary
+
+    folder = run.artifact(step, "report")
+    left_out = run.status(step).left_out
+    out = console()
+    out.print()
+    print_summary(read_report(folder), out)
+    if left_out:
+        out.print(f"Without {number(len(left_out), 'cell')} whose steps did not finish.")
+    out.print(f"Report: {_near(folder / 'index.html')}", soft_wrap=True)
+    cell = next(iter(run.plan.cells()), None)
+    if cell:
+        say(f"Where a number comes from: moco explain {run.id} {cell.replace('__', '/')}")
+
+
+def _near(path: Path) -> Path:
+    """Write a path as it is seen from the working directory, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _this_command() -> str:
+    return "moco " + shlex.join(argument for argument in sys.argv[1:] if argument != "--new")

@@ -1,0 +1,144 @@
+"""What recipes share: the data of a scale, and a backbone for each initialisation."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from components.classification.imagenet import STAGE as IMAGENET
+from components.classification.imagenet import from_scratch
+from components.convert import STAGE as CONVERT
+from components.convert import ConvertConfig
+from components.core.config import nearest
+from components.core.errors import UsageError
+from components.digits import STAGE as DIGITS
+from components.digits import DigitsConfig
+from components.pretrain import STAGE as PRETRAIN
+from components.pretrain import PretrainConfig
+from components.report import STAGE as REPORT
+from components.report import Figure, ReportConfig, Row, Table
+from pipelines.plan import Mounted, Output, Plan, Source, Step
+from pipelines.recipes import Options
+
+NOT_PUBLIC = "the Instagram images (IG-1B) and what was trained on them are not public"
+
+RANDOM = Row(key="random", name="random init.")
+SUPERVISED = Row(key="supervised", name="super. IN-1M")
+MOCO_IN1M = Row(key="moco_in1m", name="MoCo IN-1M")
+MOCO_IG1B = Row(key="moco_ig1b", name="MoCo IG-1B", unobtainable=NOT_PUBLIC)
+INITIALISATIONS = (RANDOM, SUPERVISED, MOCO_IN1M, MOCO_IG1B)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial to run: where it stands in its table, and its seed."""
+
+    row: str
+    column: str
+    trial: int
+    key: str
+
+    def step(self, task: str) -> str:
+        """Name the step that measures it."""
+        return f"{task}_{self.row}_{self.trial}"
+
+
+def data_set(plan: Plan, options: Options, name: str) -> Source:
+    """Return a data set by name: mounted at full scale, written by a step in miniature."""
+    if options.scale == "full":
+        return Mounted(name)
+    config = options.config(DIGITS.name, "digits", DigitsConfig())
+    output: Output = getattr(plan.add(DIGITS, "digits", config), name)
+    return output
+
+
+def chosen(table: Table, options: Options) -> Table:
+    """Bring a table to the user's choice of rows, trials and checkpoints.
+
+    A checkpoint given for an unobtainable row makes it a row like the others, and one
+    under a new name becomes a row of its own.
+    """
+    rows = [
+        row.derive(unobtainable=None) if row.key in options.existing else row for row in table.rows
+    ]
+    known = {row.key for row in rows} | {row.key for row in INITIALISATIONS}
+    rows += [Row(key=name, name=name) for name in options.existing if name not in known]
+    if options.rows is not None:
+        for name in options.rows:
+            if name not in known | set(options.existing):
+                raise UsageError(
+                    f"no row is called {name!r}{nearest(name, known)} "
+                    f"{table.title} has {', '.join(row.key for row in rows)}"
+                )
+    return table.derive(
+        rows=[row.model_dump(mode="json") for row in rows],
+        trials=options.trials or (1 if options.scale == "digits" else table.trials),
+        command=f"{table.command} --scale {options.scale}",
+    )
+
+
+def cells(table: Table, options: Options) -> Iterator[Cell]:
+    """Yield the trials that can be run of a chosen table."""
+    for row in table.rows:
+        wanted = options.rows is None or row.key in options.rows
+        if row.unobtainable is None and wanted:
+            for column in table.columns:
+                for trial in range(table.trials):
+                    key = table.cell(row.key, column.key, trial)
+                    yield Cell(row.key, column.key, trial, key)
+
+
+def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:
+    """Return the converted backbone of an initialisation, adding the steps that make it.
+
+    A checkpoint that exists is converted; otherwise random weights are drawn (others
+    in each trial), the supervised baseline is trained from scratch, or MoCo is
+    pre-trained.
+    """
+    if row == "random" and row not in options.existing:
+        name = "convert_random" if trial == 0 else f"convert_random_{trial}"
+        config = ConvertConfig(source="random", seed=trial)
+        return plan.add(CONVERT, name, options.config(CONVERT.name, name, config)).backbone
+    if row in options.existing:
+        checkpoint: Source = options.existing[row]
+    elif row == "supervised":
+        checkpoint = supervised(plan, options).model
+    else:
+        checkpoint = pretraining(plan, options).encoder
+    name = f"convert_{row}"
+    config = options.config(CONVERT.name, name, ConvertConfig(origin=row))
+    return plan.add(CONVERT, name, config, checkpoint=checkpoint).backbone
+
+
+def pretraining(plan: Plan, options: Options) -> Step:
+    """Add MoCo's pre-training on ImageNet-1M (Sec. 4)."""
+    name = "pretrain_moco_in1m"
+    config = options.config(PRETRAIN.name, name, PretrainConfig())
+    return plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet"))
+
+
+def supervised(plan: Plan, options: Options) -> Step:
+    """Add the supervised baseline: ImageNet classification from random initialisation."""
+    config = options.config(IMAGENET.name, "supervised", from_scratch())
+    return plan.add(
+        IMAGENET,
+        "supervised",
+        config,
+        data=data_set(plan, options, "imagenet"),
+        backbone=backbone(plan, options, "random"),
+    )
+
+
+def report(
+    plan: Plan,
+    options: Options,
+    tables: Iterable[Table],
+    metrics: dict[str, Source],
+    figures: Iterable[Figure] = (),
+) -> Step:
+    """Add the report over everything that the plan measures."""
+    config = ReportConfig(
+        title=f"MoCo transfer: {plan.name}",
+        scale=options.scale,
+        tables=tuple(tables),
+        figures=tuple(figures),
+    )
+    return plan.add(REPORT, "report", config, metrics=metrics)

@@ -1,0 +1,67 @@
+"""Appendix A.7: fine-tuning on ImageNet, end to end."""
+
+from components.classification.imagenet import STAGE as IMAGENET
+from components.classification.imagenet import fine_tuning, from_scratch
+from components.report import Column, Metric, Published, Table
+from pipelines.plan import Plan, Source
+from pipelines.recipes import Options, Recipe
+from pipelines.recipes._shared import (
+    MOCO_IG1B,
+    MOCO_IN1M,
+    RANDOM,
+    backbone,
+    cells,
+    chosen,
+    data_set,
+    report,
+)
+
+TABLE = Table(
+    key="imagenet",
+    title="ImageNet fine-tuning, end to end",
+    section="Appendix A.7",
+    source="appendix",
+    rows=(RANDOM, MOCO_IG1B, MOCO_IN1M),
+    columns=(Column(key="imagenet", name="ImageNet"),),
+    metrics=(Metric(key="top1", name="top-1"),),
+    published=(
+        Published(row="random", column="imagenet", values=(76.5,)),
+        Published(row="moco_ig1b", column="imagenet", values=(77.3,)),
+        Published(row="moco_in1m", column="imagenet", values=(77.0,)),
+    ),
+    command="moco run imagenet --rows {row} --trials {trials}",
+    notes=(
+        "MoCo IN-1M is for reference only: pre-training saw the same images.",
+        "The paper states the learning rates (0.03, and 0.1 from scratch) and leaves the rest of "
+        "the recipe to the usual one.",
+    ),
+)
+
+
+def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+    """Add a training for every chosen cell; return the table and the metrics."""
+    table = chosen(TABLE, options)
+    metrics: dict[str, Source] = {}
+    for cell in cells(table, options):
+        name = cell.step("imagenet")
+        recipe = from_scratch if cell.row == "random" else fine_tuning
+        step = plan.add(
+            IMAGENET,
+            name,
+            options.config(IMAGENET.name, name, recipe().derive(seed=cell.trial)),
+            data=data_set(plan, options, "imagenet"),
+            backbone=backbone(plan, options, cell.row, cell.trial),
+        )
+        metrics[cell.key] = step.metrics
+    return table, metrics
+
+
+def build(options: Options) -> Plan:
+    """Plan Appendix A.7."""
+    plan = Plan("imagenet", options.scale)
+    table, metrics = measure(plan, options)
+    report(plan, options, [table], metrics)
+    return plan
+
+
+RECIPE = Recipe("imagenet", "Appendix A.7: ImageNet fine-tuning, end to end", build)

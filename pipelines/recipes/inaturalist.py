@@ -1,0 +1,61 @@
+"""Appendix A.6: fine-tuning on iNaturalist 2018."""
+
+from components.classification.inaturalist import STAGE as INATURALIST
+from components.classification.inaturalist import fine_tuning, from_scratch
+from components.report import Column, Metric, Published, Table
+from pipelines.plan import Plan, Source
+from pipelines.recipes import Options, Recipe
+from pipelines.recipes._shared import (
+    INITIALISATIONS,
+    backbone,
+    cells,
+    chosen,
+    data_set,
+    report,
+)
+
+TABLE = Table(
+    key="inaturalist",
+    title="iNaturalist 2018 fine-tuning",
+    section="Appendix A.6",
+    source="appendix",
+    rows=INITIALISATIONS,
+    columns=(Column(key="inaturalist", name="iNaturalist 2018"),),
+    metrics=(Metric(key="top1", name="top-1"),),
+    published=(
+        Published(row="random", column="inaturalist", values=(61.8,)),
+        Published(row="supervised", column="inaturalist", values=(66.1,)),
+        Published(row="moco_in1m", column="inaturalist", values=(65.6,)),
+        Published(row="moco_ig1b", column="inaturalist", values=(65.8,)),
+    ),
+    command="moco run inaturalist --rows {row} --trials {trials}",
+)
+
+
+def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+    """Add a fine-tuning for every chosen cell; return the table and the metrics."""
+    table = chosen(TABLE, options)
+    metrics: dict[str, Source] = {}
+    for cell in cells(table, options):
+        name = cell.step("inaturalist")
+        recipe = from_scratch if cell.row == "random" else fine_tuning
+        step = plan.add(
+            INATURALIST,
+            name,
+            options.config(INATURALIST.name, name, recipe().derive(seed=cell.trial)),
+            data=data_set(plan, options, "inaturalist"),
+            backbone=backbone(plan, options, cell.row, cell.trial),
+        )
+        metrics[cell.key] = step.metrics
+    return table, metrics
+
+
+def build(options: Options) -> Plan:
+    """Plan Appendix A.6."""
+    plan = Plan("inaturalist", options.scale)
+    table, metrics = measure(plan, options)
+    report(plan, options, [table], metrics)
+    return plan
+
+
+RECIPE = Recipe("inaturalist", "Appendix A.6: iNaturalist 2018 fine-tuning", build)

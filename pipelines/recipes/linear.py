@@ -1,0 +1,58 @@
+"""Table 1: linear classification of frozen features on ImageNet (Sec. 4.1)."""
+
+from components.classification.linear import STAGE as LINEAR
+from components.classification.linear import LinearConfig
+from components.report import Column, Metric, Published, Table
+from pipelines.plan import Plan, Source
+from pipelines.recipes import Options, Recipe
+from pipelines.recipes._shared import (
+    MOCO_IN1M,
+    RANDOM,
+    SUPERVISED,
+    backbone,
+    cells,
+    chosen,
+    data_set,
+    report,
+)
+
+TABLE = Table(
+    key="linear",
+    title="Linear classification on ImageNet, ResNet-50",
+    section="Table 1",
+    source="main paper, transcribed",
+    rows=(RANDOM, SUPERVISED, MOCO_IN1M),
+    columns=(Column(key="imagenet", name="ImageNet"),),
+    metrics=(Metric(key="top1", name="top-1"), Metric(key="top5", name="top-5")),
+    published=(Published(row="moco_in1m", column="imagenet", values=(60.6, None)),),
+    command="moco run linear --rows {row} --trials {trials}",
+    notes=("The released code's log has 60.8 ± 0.2 over 5 trials.",),
+)
+
+
+def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+    """Add a linear classifier for every chosen cell; return the table and the metrics."""
+    table = chosen(TABLE, options)
+    metrics: dict[str, Source] = {}
+    for cell in cells(table, options):
+        name = cell.step("linear")
+        step = plan.add(
+            LINEAR,
+            name,
+            options.config(LINEAR.name, name, LinearConfig(seed=cell.trial)),
+            data=data_set(plan, options, "imagenet"),
+            backbone=backbone(plan, options, cell.row, cell.trial),
+        )
+        metrics[cell.key] = step.metrics
+    return table, metrics
+
+
+def build(options: Options) -> Plan:
+    """Plan Table 1's row."""
+    plan = Plan("linear", options.scale)
+    table, metrics = measure(plan, options)
+    report(plan, options, [table], metrics)
+    return plan
+
+
+RECIPE = Recipe("linear", "Table 1: linear classification of frozen features", build)

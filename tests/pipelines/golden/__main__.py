@@ -1,0 +1,3 @@
+from tests.pipelines.golden import regenerate
+
+regenerate()
