@@ -1,0 +1,1 @@
+"""Stages: supervised classification, end to end (Appendices A.6, A.7) and linear (Sec. 4.1)."""

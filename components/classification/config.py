@@ -1,0 +1,87 @@
+"""What the three classification stages share: their options and their ports."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import PositiveInt
+
+from components.core.stage import Port
+from components.training.config import TrainingConfig
+from components.vision.config import (
+    AugmentationConfig,
+    EvaluationConfig,
+    LoaderConfig,
+    fine_tuning,
+)
+
+Task = Literal["imagenet", "inaturalist", "linear"]
+
+
+class ClassificationConfig(TrainingConfig):
+    """Training of a classifier on a backbone; each stage adds what the paper says of it.
+
+    The number of classes is the data's, and the architecture is the backbone's.
+    """
+
+    task: ClassVar[Task]
+    layout: ClassVar[Literal["imagenet", "inaturalist"]] = "imagenet"
+    frozen: ClassVar[bool] = False
+    """Whether only the classifier learns, and the backbone stays as it is to the last bit."""
+    paper_images: ClassVar[int] = 1_281_167
+    """Training images of the paper's data set."""
+    v100_rate: ClassVar[float] = 330.0
+    """Images/s of one V100 with ResNet-50 at 224 pixels in fp32, forward and backward."""
+
+    epochs: PositiveInt = 100
+    """Passes over the training images."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on the validation images; the last one always is."""
+    augmentation: AugmentationConfig = fine_tuning()
+    """The random view of an image in training."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """The one view of an image in validation."""
+    loader: LoaderConfig = LoaderConfig()
+    """How images reach the training process."""
+
+    def gpu_hours(self) -> float:
+        """Estimate the hours of V100s that the paper's data set takes.
+
+        The basis is `v100_rate`, a rate that this GPU is known for and not a measurement
+        of ours; evaluations and a loader that cannot keep up come on top.
+        """
+        return self.epochs * self.paper_images / self.v100_rate / 3600
+
+    def shrink(self, *, epochs: int, lr_batch: int) -> Self:
+        """Derive the experiment for the digits world; rate, schedule and optimiser stay.
+
+        Digits are not flipped, because a mirrored digit is none, and a crop keeps most of one.
+
+        Args:
+            epochs: Length of training.
+            lr_batch: The batch that the paper's learning rate is taken to be for. Less than
+                the batch of 64 makes up for a training that is a thousand times shorter.
+        """
+        return self.derive(
+            batch_size=64,
+            lr_batch=lr_batch,
+            epochs=epochs,
+            augmentation=self.augmentation.derive(
+                crop=48, crop_area=(0.8, 1.0), flip_probability=0.0
+            ).model_dump(mode="json"),
+            evaluation=self.evaluation.derive(resize=48, crop=48).model_dump(mode="json"),
+            loader={"workers": 0, "cache": 256},
+            log_every=10,
+            checkpoint_seconds=20,
+        )
+
+
+INPUTS: Mapping[str, Port] = {
+    "data": Port("Dataset", "labelled images, the training and the validation split"),
+    "backbone": Port("Model", "convert's artifact; from source `random` to train from scratch"),
+}
+OUTPUTS: Mapping[str, Port] = {
+    "model": Port("Model", "encoder.safetensors, head.safetensors, model.json"),
+    "metrics": Port(
+        "Metrics", "top-1 and top-5 accuracy over epochs, per_class.json, predictions.jsonl"
+    ),
+}

@@ -1,0 +1,209 @@
+"""The work of the classification stages."""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from safetensors.torch import save_file
+
+from components.classification.config import ClassificationConfig
+from components.classification.evaluate import Evaluator, Predictions, write_predictions
+from components.classification.model import Classifier, moved_tensors
+from components.core.errors import ConfigError, DataError, MocoError
+from components.core.log import get_logger
+from components.core.main import Job
+from components.core.metrics import Metrics, write_metrics
+from components.training import distributed
+from components.training.history import History
+from components.training.images import corrupt_images, rank_loader
+from components.training.loop import Batch, Learner, train
+from components.vision.architectures import ENCODER_WEIGHTS, MODEL_CARD
+from components.vision.backbones import load_backbone, read_card
+from components.vision.batch import Batch as Images
+from components.vision.config import AugmentationConfig, EvaluationConfig
+from components.vision.device import finish_views
+from components.vision.image_sets import ImageSet, read_image_set
+from components.vision.loading import Loader
+
+log = get_logger(__name__)
+
+HEAD_WEIGHTS = "head.safetensors"
+CURVES = ("loss", "training_top1", "top1", "top5", "validation_loss")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the work reads and writes; plain values, so that every process can be told."""
+
+    data: Path
+    backbone: Path
+    model: Path
+    metrics: Path
+    state: str
+
+
+def run(job: Job[ClassificationConfig]) -> None:
+    """Train a classifier, in as many processes as there are GPUs."""
+    paths = Paths(
+        data=job.input("data"),
+        backbone=job.input("backbone"),
+        model=job.output("model"),
+        metrics=job.output("metrics"),
+        state=job.state,
+    )
+    _check_normalisation(job.config, paths.backbone)
+    job.facts.update(
+        distributed.launch(job.config.processes, classify, job.config, paths, dict(job.identity))
+    )
+
+
+def classify(
+    config: ClassificationConfig, paths: Paths, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """Train as one process of the training; rank 0 writes the outputs.
+
+    Returns:
+        Facts for the manifest.
+
+    Raises:
+        DataError: if the validation images have other classes than the training images.
+        MocoError: if a frozen backbone has moved.
+    """
+    training, validation = _read_images(config, paths.data)
+    classifier = _build(config, paths.backbone, len(training.classes))
+    loader = _loader(training, config.augmentation, config)
+    evaluator = Evaluator(_loader(validation, config.evaluation, config), config.evaluation)
+    learner = Learner(
+        module=classifier,
+        batches=loader,
+        prepare=partial(_prepare, config.augmentation),
+        evaluate=lambda _: evaluator.measure(classifier).figures(),
+        evaluate_every=config.evaluate_every,
+    )
+    history = train(
+        learner,
+        config,
+        total_steps=config.epochs * loader.steps,
+        state=paths.state,
+        identity=identity,
+        output=paths.metrics,
+    )
+    facts: dict[str, Any] = {"classes": len(training.classes)}
+    if config.frozen:
+        facts["unmoved_encoder_tensors"] = check_unmoved(classifier, paths.backbone)
+    # Training that had ended before an interruption has not been measured in this process.
+    predictions = evaluator.latest or evaluator.measure(classifier)
+    details: dict[str, Any] = {
+        "classes": len(training.classes),
+        "training_images": len(training),
+        "validation_images": len(validation),
+        "evaluated_images": len(predictions.labels),
+        "corrupt_images": corrupt_images(loader),
+        "corrupt_validation_images": corrupt_images(evaluator.loader),
+    }
+    if distributed.rank() == 0:
+        _write_model(classifier, config, paths.model)
+        write_predictions(paths.metrics, predictions, validation)
+        write_metrics(paths.metrics, _metrics(history, predictions, details))
+    return facts | {
+        name: len(details[name]) for name in ("corrupt_images", "corrupt_validation_images")
+    }
+
+
+def check_unmoved(classifier: Classifier, backbone: Path) -> int:
+    """Compare a frozen backbone, bit for bit, with the artifact that it was loaded from.
+
+    Returns:
+        How many tensors were compared, parameters and buffers.
+
+    Raises:
+        MocoError: if any differs, naming the first ones.
+    """
+    moved = moved_tensors(classifier.backbone, load_backbone(backbone))
+    count = len(classifier.backbone.state_dict())
+    if moved:
+        raise MocoError(
+            f"{len(moved)} of {count} tensors of the frozen encoder moved during training: "
+            f"{', '.join(moved[:5])}{', ...' if len(moved) > 5 else ''}. The accuracy would not be "
+            f"that of the features in {backbone}, so nothing was written. Remove the state folder "
+            "and train again; if it repeats, this is a defect of the stage"
+        )
+    log.info("encoder unmoved", tensors=count)
+    return count
+
+
+def _check_normalisation(config: ClassificationConfig, backbone: Path) -> None:
+    """Refuse to show a backbone images on another scale than it was trained on."""
+    card = read_card(backbone)
+    for name in ("augmentation", "evaluation"):
+        views = getattr(config, name)
+        for field in ("mean", "std"):
+            wanted = tuple(round(value / 255, 6) for value in getattr(card, field))
+            given = getattr(views, field)
+            if not all(map(partial(math.isclose, abs_tol=1e-4), given, wanted)):
+                raise ConfigError(
+                    f"{name}.{field} is {given}, but the backbone {backbone} was trained with "
+                    f"{wanted}; set it to that"
+                )
+
+
+def _read_images(config: ClassificationConfig, data: Path) -> tuple[ImageSet, ImageSet]:
+    training = read_image_set(config.layout, data, "train")
+    validation = read_image_set(config.layout, data, "val")
+    if training.classes != validation.classes:
+        lone = sorted({*training.classes} ^ {*validation.classes})
+        told = f": {', '.join(lone[:5])}{', ...' if len(lone) > 5 else ''}" if lone else ""
+        raise DataError(
+            f"{data}: train has {len(training.classes)} classes and val {len(validation.classes)}; "
+            f"{len(lone)} are in one of them only{told}. A classifier needs the same classes in "
+            f"the same order; `moco data check {config.layout} {data}` lists every fault"
+        )
+    return training, validation
+
+
+def _build(config: ClassificationConfig, backbone: Path, classes: int) -> Classifier:
+    loaded = load_backbone(backbone)
+    torch.manual_seed(config.seed)
+    return Classifier(loaded, classes, frozen=config.frozen)
+
+
+def _loader(
+    images: ImageSet, views: AugmentationConfig | EvaluationConfig, config: ClassificationConfig
+) -> Loader:
+    return rank_loader(images, views, config.loader, batch_size=config.batch_size, seed=config.seed)
+
+
+def _prepare(augmentation: AugmentationConfig, raw: Images, device: torch.device) -> Batch:
+    batch = raw.to(device)
+    (images,) = finish_views(batch, augmentation)
+    return {"images": images, "labels": batch.labels}
+
+
+def _write_model(classifier: Classifier, config: ClassificationConfig, folder: Path) -> None:
+    for name, module in ((ENCODER_WEIGHTS, classifier.backbone), (HEAD_WEIGHTS, classifier.head)):
+        tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
+        save_file(tensors, folder / name)
+    card = {
+        "architecture": classifier.backbone.architecture,
+        "task": config.task,
+        "classes": classifier.head.out_features,
+        "channel_order": "RGB",
+        "epochs": config.epochs,
+    }
+    (folder / MODEL_CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+
+
+def _metrics(history: History, predictions: Predictions, details: dict[str, JsonValue]) -> Metrics:
+    return Metrics(
+        values=predictions.figures(),
+        curves={name: curve for name in CURVES if (curve := history.curve(name))},
+        details={
+            **details,
+            "note": "Accuracies are over the validation images that could be read.",
+        },
+    )
