@@ -1,5 +1,6 @@
 """Errors for people, each with the exit code that tells a machine what went wrong."""
 
+import errno
 from enum import IntEnum
 
 
@@ -73,3 +74,20 @@ class Interrupted(MocoError):  # noqa: N818 - not a fault: the work continues wh
     """A signal asked the work to stop, and everything needed to go on is saved."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def of_os_error(error: OSError, place: object = None) -> MocoError | None:
+    """Return the error for people behind a full disk or a forbidden path; None for any other.
+
+    Args:
+        error: What the operating system said.
+        place: What could not be written, if the error does not know.
+    """
+    where = error.filename or place or "an output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{where}: no space left; free some, and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotWritableError(
+            f"{where}: {error.strerror}; choose a place that this user may write"
+        )
+    return None

@@ -1,7 +1,7 @@
 """Runs a stage from its command line: reads, verifies, works, writes manifests last."""
 
-import errno
 import importlib
+import inspect
 import json
 import os
 import shutil
@@ -19,11 +19,11 @@ from components.core import log
 from components.core.config import C
 from components.core.errors import (
     DataError,
-    DiskFullError,
     ExitCode,
     Interrupted,
     MocoError,
     NotWritableError,
+    of_os_error,
 )
 from components.core.manifest import (
     MANIFEST,
@@ -37,6 +37,7 @@ from components.core.manifest import (
 )
 from components.core.metrics import METRICS, read_metrics
 from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
+from components.core.store import is_remote, open_store
 from components.core.version import code_of, image
 
 
@@ -91,6 +92,9 @@ def main(module: str, arguments: Sequence[str] | None = None) -> Never:
     whatever `python -m` calls it.
     """
     log.configure()
+    # Else pydantic takes the source of the module below for that of __main__, the same file,
+    # and its fields lose the descriptions that the help shows.
+    inspect.modulesbyfile.pop(str(sys.modules["__main__"].__file__), None)
     stage = load_stage(module.removeprefix("components."))
     sys.exit(run(stage, sys.argv[1:] if arguments is None else arguments))
 
@@ -112,7 +116,7 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _report(Interrupted("interrupted; run the same command to continue"))
     except OSError as error:
-        known = _of_os_error(error)
+        known = of_os_error(error)
         if known is None:
             return _defect()
         return _report(known)
@@ -129,6 +133,8 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
         name: _prepare(Path(path), stage.outputs[name]) for name, path in invocation.outputs.items()
     }
     first = next(iter(outputs.values()))
+    if stage.resumable and is_remote(invocation.state or ""):
+        open_store(invocation.state or "").check()  # now, rather than at the first checkpoint
     job = Job(
         config=invocation.config,
         paths=paths,
@@ -203,7 +209,7 @@ def _prepare(path: Path, port: Port) -> Path:
             )
         (path / UNFINISHED).touch()
     except OSError as error:
-        known = _of_os_error(error)
+        known = of_os_error(error, path)
         raise known or NotWritableError(f"cannot write the output {path}: {error}") from None
     return path
 
@@ -255,17 +261,6 @@ def _tell_platform(stage: Stage[C], job: Job[C], executor_input: str) -> None:
 
 def _interrupt(number: int, _: Any) -> Never:
     raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command to continue")
-
-
-def _of_os_error(error: OSError) -> MocoError | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"no space left for {error.filename or 'an output'}: {error.strerror}")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return NotWritableError(
-            f"not allowed: {error.filename or 'an output'}: {error.strerror}; "
-            "choose a folder that this user may write"
-        )
-    return None
 
 
 def _report(error: MocoError) -> int:

@@ -110,7 +110,7 @@ class PretrainConfig(TrainingConfig):
             augmentation={**self.augmentation.model_dump(mode="json"), **views},
             evaluation={"resize": 48, "crop": 48},
             loader={"workers": 0, "cache": 256},
-            log_every=10,
+            log_every=33,
             checkpoint_seconds=20,
         )
 

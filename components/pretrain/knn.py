@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from components.training import distributed
-from components.vision.config import EvaluationConfig, LoaderConfig
+from components.vision.config import EvaluationConfig
 from components.vision.device import finish_views
-from components.vision.image_sets import ImageSet
-from components.vision.loading import Loader, make_loader
+from components.vision.loading import Loader
 
 
 def knn_predict(
@@ -69,6 +68,7 @@ class KnnMonitor:
 
     def measure(self, encoder: nn.Module) -> float:
         """Return the top-1 accuracy in percent. Collective: each rank does its share."""
+        distributed.share_buffers(encoder)
         bank, labels = (
             distributed.gather_varying(part) for part in self._embed(encoder, self.bank)
         )
@@ -93,18 +93,3 @@ class KnnMonitor:
             features.append(encoder(views).float())
             labels.append(batch.labels.to(device))
         return torch.cat(features), torch.cat(labels)
-
-
-def evaluation_loader(
-    images: ImageSet, evaluation: EvaluationConfig, loader: LoaderConfig, batch_size: int
-) -> Loader:
-    """Make this rank's loader over all images of a set, once each, in order."""
-    return make_loader(
-        images,
-        evaluation,
-        loader,
-        batch_size=batch_size,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        pin_memory=torch.cuda.is_available(),
-    )

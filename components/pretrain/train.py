@@ -15,16 +15,17 @@ from components.core.log import get_logger
 from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
 from components.pretrain import KnnConfig, PretrainConfig
-from components.pretrain.knn import KnnMonitor, evaluation_loader
+from components.pretrain.knn import KnnMonitor
 from components.pretrain.mechanisms import Mechanism, build_mechanism
 from components.training import distributed
 from components.training.history import History
+from components.training.images import corrupt_images, rank_loader
 from components.training.loop import Batch, Learner, train
+from components.vision.architectures import ENCODER_WEIGHTS, MODEL_CARD
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig
 from components.vision.device import finish_views
-from components.vision.image_sets import ImageSet, read_image_set
-from components.vision.loading import Loader, make_loader
+from components.vision.image_sets import read_image_set
 
 log = get_logger(__name__)
 
@@ -73,7 +74,14 @@ def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> 
     images = read_image_set(config.data, paths.data, "train")
     torch.manual_seed(config.seed)
     mechanism = build_mechanism(config, len(images))
-    loader = _training_loader(images, config)
+    loader = rank_loader(
+        images,
+        config.augmentation,
+        config.loader,
+        batch_size=config.batch_size,
+        count=2,
+        seed=config.seed,
+    )
     monitor = _monitor(config.knn, config, paths)
     learner = Learner(
         module=mechanism,
@@ -90,10 +98,11 @@ def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> 
         identity=identity,
         output=paths.metrics,
     )
+    corrupt = corrupt_images(loader)
     if distributed.rank() == 0:
         _write_encoder(mechanism, config, paths.encoder)
-        write_metrics(paths.metrics, _metrics(history, images, loader))
-    return {"corrupt_images": len(loader.quarantine)}
+        write_metrics(paths.metrics, _metrics(history, len(images), corrupt))
+    return {"corrupt_images": len(corrupt)}
 
 
 def _check_shares(config: PretrainConfig) -> None:
@@ -104,22 +113,6 @@ def _check_shares(config: PretrainConfig) -> None:
             f"into sub-batches of {config.sub_batch}; choose a batch_size that is a multiple of "
             f"{distributed.world() * config.sub_batch}"
         )
-
-
-def _training_loader(images: ImageSet, config: PretrainConfig) -> Loader:
-    if len(images) < config.batch_size:
-        raise DataError(f"{images.root} has {len(images)} images, fewer than a batch")
-    return make_loader(
-        images,
-        config.augmentation,
-        config.loader,
-        batch_size=config.batch_size,
-        views=2,
-        seed=config.seed,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        pin_memory=torch.cuda.is_available(),
-    )
 
 
 def _prepare(augmentation: AugmentationConfig, images: Images, device: torch.device) -> Batch:
@@ -142,10 +135,7 @@ def _monitor(knn: KnnConfig | None, config: PretrainConfig, paths: Paths) -> Knn
             "`moco data check imagenet` lists them"
         )
     make = partial(
-        evaluation_loader,
-        evaluation=config.evaluation,
-        loader=config.loader,
-        batch_size=config.batch_size,
+        rank_loader, views=config.evaluation, loader=config.loader, batch_size=config.batch_size
     )
     return KnnMonitor(
         bank=make(bank),
@@ -163,9 +153,10 @@ def _measure(monitor: KnnMonitor, mechanism: Mechanism, _: int) -> dict[str, flo
 
 def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -> None:
     encoder = mechanism.query
-    for name, module in (("encoder", encoder.backbone), ("head", encoder.head)):
+    parts = {ENCODER_WEIGHTS: encoder.backbone, "head.safetensors": encoder.head}
+    for name, module in parts.items():
         tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
-        save_file(tensors, folder / f"{name}.safetensors")
+        save_file(tensors, folder / name)
     card = {
         "architecture": config.architecture,
         "mechanism": config.mechanism,
@@ -173,16 +164,14 @@ def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -
         "channel_order": "RGB",
         "epochs": config.epochs,
     }
-    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    (folder / MODEL_CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
 
 
-def _metrics(history: History, images: ImageSet, loader: Loader) -> Metrics:
+def _metrics(history: History, images: int, corrupt: list[dict[str, str]]) -> Metrics:
     names = ("loss", "pretext_accuracy", "knn_accuracy")
-    curves = {name: history.curve(name) for name in names}
-    values = {name: curve[-1][1] for name, curve in curves.items() if curve}
-    corrupt = [{"file": one.file, "reason": one.reason} for one in loader.quarantine.listed()]
+    curves = {name: curve for name in names if (curve := history.curve(name))}
     return Metrics(
-        values=values,
-        curves={name: curve for name, curve in curves.items() if curve},
-        details={"training_images": len(images), "corrupt_images": [*corrupt]},
+        values={name: curve[-1][1] for name, curve in curves.items()},
+        curves=curves,
+        details={"training_images": images, "corrupt_images": [*corrupt]},
     )

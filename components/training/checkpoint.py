@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.core.errors import ConfigError, DataError, DiskFullError, MocoError
+from components.core.errors import ConfigError, DataError, DiskFullError, of_os_error
 from components.core.log import get_logger
 from components.core.manifest import FileEntry, file_sha256
 from components.core.store import HashMismatch, KeyNotFound, Store
@@ -144,7 +144,7 @@ class Checkpointer:
                 self.store.write(f"{_prefix(step)}/manifest.json", json.dumps(manifest).encode())
             self._purge()
         except Exception as error:  # reported by the training thread
-            self._failure = _known(error)
+            self._failure = (of_os_error(error) if isinstance(error, OSError) else None) or error
             log.warning("checkpoint failed", step=step, why=str(self._failure))
         else:
             log.debug("checkpoint saved", step=step, seconds=round(time.monotonic() - started, 3))
@@ -225,12 +225,6 @@ def _differences(saved: Any, wanted: Any, path: str = "") -> list[str]:
                 found += _differences(saved.get(key), wanted.get(key), where)
         return found
     return [] if saved == wanted else [f"{path}: was {saved!r}, now {wanted!r}"]
-
-
-def _known(error: Exception) -> Exception:
-    if isinstance(error, OSError) and not isinstance(error, MocoError) and error.errno == 28:
-        return DiskFullError(f"no space left for a checkpoint: {error}")
-    return error
 
 
 def rng_state() -> dict[str, Any]:

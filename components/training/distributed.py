@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.core import errors, log
 from components.core.errors import ConfigError, Interrupted, MocoError
@@ -107,6 +107,16 @@ def gather_varying(tensor: Tensor) -> Tensor:
     padded[: len(tensor)] = tensor
     parts = gather(padded).split(max(sizes))
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, which are those that are saved. Collective.
+
+    In training each rank has batch statistics of its own; in evaluation all must agree.
+    """
+    if world() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def gather_objects(value: T) -> list[T]:
