@@ -1,6 +1,5 @@
 """The command line `moco`."""
 
-import errno
 import os
 import sys
 import traceback
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from components.core.errors import ExitCode, MocoError
+from components.core.errors import ExitCode, MocoError, of_os_error
 
 HELP = "The transfer experiments of the MoCo paper's appendix: measured beside published."
 EPILOGUE = """\
@@ -63,19 +62,11 @@ def _describe(error: BaseException, tokens: Sequence[str]) -> tuple[ExitCode, st
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED, "interrupted"
     if isinstance(error, OSError):
-        return _describe_os_error(error)
+        known = of_os_error(error, os.environ.get("MOCO_RUNS", "runs"))
+        if known:
+            return known.exit_code, str(known)
+        return ExitCode.FAILURE, f"{error.filename}: {error.strerror or error}"
     return ExitCode.FAILURE, f"a defect: {type(error).__name__}"
-
-
-def _describe_os_error(error: OSError) -> tuple[ExitCode, str]:
-    place = error.filename or os.environ.get("MOCO_RUNS") or "runs"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        words = "no space left; free some, and run the same command to continue"
-        return ExitCode.DISK_FULL, f"{place}: {words}"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        words = f"{error.strerror}; MOCO_RUNS names another folder for the runs"
-        return ExitCode.NO_PERMISSION, f"{place}: {words}"
-    return ExitCode.FAILURE, f"{place}: {error.strerror or error}"
 
 
 def _app(tokens: Sequence[str]) -> App:

@@ -94,10 +94,18 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     """Build a recipe's plan.
 
     Raises:
+        UsageError: if none of its tables has a chosen row.
         ConfigError: if a setting's target is neither a stage nor a step of the plan,
             or a config refuses it.
     """
     plan = recipe.build(options)
+    rows = {row.key for table in plan.report_config().tables for row in table.rows}
+    for row in options.rows or ():
+        if row not in rows:
+            raise UsageError(
+                f"no row is called {row!r}{nearest(row, rows)} {recipe.name} has "
+                f"{', '.join(sorted(rows))}"
+            )
     targets = {step.name for step in plan} | {step.stage.name for step in plan}
     for setting in options.settings:
         if setting.target not in targets:

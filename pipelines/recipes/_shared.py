@@ -1,14 +1,14 @@
 """What recipes share: the data of a scale, and a backbone for each initialisation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from components.classification.imagenet import STAGE as IMAGENET
 from components.classification.imagenet import from_scratch
 from components.convert import STAGE as CONVERT
 from components.convert import ConvertConfig
-from components.core.config import nearest
-from components.core.errors import UsageError
+from components.core.config import C
+from components.core.stage import Stage
 from components.digits import STAGE as DIGITS
 from components.digits import DigitsConfig
 from components.pretrain import STAGE as PRETRAIN
@@ -36,10 +36,6 @@ class Cell:
     trial: int
     key: str
 
-    def step(self, task: str) -> str:
-        """Name the step that measures it."""
-        return f"{task}_{self.row}_{self.trial}"
-
 
 def data_set(plan: Plan, options: Options, name: str) -> Source:
     """Return a data set by name: mounted at full scale, written by a step in miniature."""
@@ -50,24 +46,23 @@ def data_set(plan: Plan, options: Options, name: str) -> Source:
     return output
 
 
-def chosen(table: Table, options: Options) -> Table:
-    """Bring a table to the user's choice of rows, trials and checkpoints.
+def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
+    """Bring a table to the user's choice of trials and checkpoints.
 
-    A checkpoint given for an unobtainable row makes it a row like the others, and one
-    under a new name becomes a row of its own.
+    A checkpoint given for an unobtainable row makes it a row like the others.
+
+    Args:
+        table: As the paper has it.
+        options: The user's.
+        own_rows: Whether a checkpoint under a new name becomes a row; it can where
+            rows are initialisations.
     """
     rows = [
         row.derive(unobtainable=None) if row.key in options.existing else row for row in table.rows
     ]
-    known = {row.key for row in rows} | {row.key for row in INITIALISATIONS}
-    rows += [Row(key=name, name=name) for name in options.existing if name not in known]
-    if options.rows is not None:
-        for name in options.rows:
-            if name not in known | set(options.existing):
-                raise UsageError(
-                    f"no row is called {name!r}{nearest(name, known)} "
-                    f"{table.title} has {', '.join(row.key for row in rows)}"
-                )
+    if own_rows:
+        known = {row.key for row in (*rows, *INITIALISATIONS)}
+        rows += [Row(key=name, name=name) for name in options.existing if name not in known]
     return table.derive(
         rows=[row.model_dump(mode="json") for row in rows],
         trials=options.trials or (1 if options.scale == "digits" else table.trials),
@@ -84,6 +79,41 @@ def cells(table: Table, options: Options) -> Iterator[Cell]:
                 for trial in range(table.trials):
                     key = table.cell(row.key, column.key, trial)
                     yield Cell(row.key, column.key, trial, key)
+
+
+def train_cells(
+    plan: Plan,
+    options: Options,
+    table: Table,
+    stage: Stage[C],
+    *,
+    data: str,
+    config: Callable[[Cell], C],
+    initial: Callable[[Cell], Source] | None = None,
+) -> dict[str, Source]:
+    """Add one training for every cell of a chosen table; return their metrics by cell key.
+
+    Args:
+        plan: Where the steps go.
+        options: The user's.
+        table: A chosen table.
+        stage: Trains from a `backbone` on `data`, and measures.
+        data: Name of the data set.
+        config: Of a cell, at full scale.
+        initial: The backbone of a cell; that of its row by default.
+    """
+    metrics: dict[str, Source] = {}
+    for cell in cells(table, options):
+        name = f"{stage.name.rpartition('.')[2]}_{cell.row}_{cell.trial}"
+        step = plan.add(
+            stage,
+            name,
+            options.config(stage.name, name, config(cell)),
+            data=data_set(plan, options, data),
+            backbone=initial(cell) if initial else backbone(plan, options, cell.row, cell.trial),
+        )
+        metrics[cell.key] = step.metrics
+    return metrics
 
 
 def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:

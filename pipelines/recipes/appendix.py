@@ -1,10 +1,18 @@
 """The whole appendix: every table and figure, sharing data, pre-trainings and conversions."""
 
 from pipelines.plan import Plan, Source
-from pipelines.recipes import Options, Recipe, imagenet, inaturalist, linear, shuffling_bn
+from pipelines.recipes import (
+    Options,
+    Recipe,
+    imagenet,
+    inaturalist,
+    linear,
+    mechanisms,
+    shuffling_bn,
+)
 from pipelines.recipes._shared import report
 
-TABLES = (linear, inaturalist, imagenet)
+TABLES = (linear, mechanisms, inaturalist, imagenet)
 
 
 def build(options: Options) -> Plan:

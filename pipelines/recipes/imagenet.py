@@ -9,11 +9,9 @@ from pipelines.recipes._shared import (
     MOCO_IG1B,
     MOCO_IN1M,
     RANDOM,
-    backbone,
-    cells,
     chosen,
-    data_set,
     report,
+    train_cells,
 )
 
 TABLE = Table(
@@ -41,19 +39,15 @@ TABLE = Table(
 def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a training for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
-    metrics: dict[str, Source] = {}
-    for cell in cells(table, options):
-        name = cell.step("imagenet")
-        recipe = from_scratch if cell.row == "random" else fine_tuning
-        step = plan.add(
-            IMAGENET,
-            name,
-            options.config(IMAGENET.name, name, recipe().derive(seed=cell.trial)),
-            data=data_set(plan, options, "imagenet"),
-            backbone=backbone(plan, options, cell.row, cell.trial),
-        )
-        metrics[cell.key] = step.metrics
-    return table, metrics
+    recipes = {"random": from_scratch}
+    return table, train_cells(
+        plan,
+        options,
+        table,
+        IMAGENET,
+        data="imagenet",
+        config=lambda cell: recipes.get(cell.row, fine_tuning)().derive(seed=cell.trial),
+    )
 
 
 def build(options: Options) -> Plan:

@@ -7,11 +7,9 @@ from pipelines.plan import Plan, Source
 from pipelines.recipes import Options, Recipe
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    backbone,
-    cells,
     chosen,
-    data_set,
     report,
+    train_cells,
 )
 
 TABLE = Table(
@@ -35,19 +33,15 @@ TABLE = Table(
 def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a fine-tuning for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
-    metrics: dict[str, Source] = {}
-    for cell in cells(table, options):
-        name = cell.step("inaturalist")
-        recipe = from_scratch if cell.row == "random" else fine_tuning
-        step = plan.add(
-            INATURALIST,
-            name,
-            options.config(INATURALIST.name, name, recipe().derive(seed=cell.trial)),
-            data=data_set(plan, options, "inaturalist"),
-            backbone=backbone(plan, options, cell.row, cell.trial),
-        )
-        metrics[cell.key] = step.metrics
-    return table, metrics
+    recipes = {"random": from_scratch}
+    return table, train_cells(
+        plan,
+        options,
+        table,
+        INATURALIST,
+        data="inaturalist",
+        config=lambda cell: recipes.get(cell.row, fine_tuning)().derive(seed=cell.trial),
+    )
 
 
 def build(options: Options) -> Plan:

@@ -9,11 +9,9 @@ from pipelines.recipes._shared import (
     MOCO_IN1M,
     RANDOM,
     SUPERVISED,
-    backbone,
-    cells,
     chosen,
-    data_set,
     report,
+    train_cells,
 )
 
 TABLE = Table(
@@ -33,18 +31,14 @@ TABLE = Table(
 def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a linear classifier for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
-    metrics: dict[str, Source] = {}
-    for cell in cells(table, options):
-        name = cell.step("linear")
-        step = plan.add(
-            LINEAR,
-            name,
-            options.config(LINEAR.name, name, LinearConfig(seed=cell.trial)),
-            data=data_set(plan, options, "imagenet"),
-            backbone=backbone(plan, options, cell.row, cell.trial),
-        )
-        metrics[cell.key] = step.metrics
-    return table, metrics
+    return table, train_cells(
+        plan,
+        options,
+        table,
+        LINEAR,
+        data="imagenet",
+        config=lambda cell: LinearConfig(seed=cell.trial),
+    )
 
 
 def build(options: Options) -> Plan:

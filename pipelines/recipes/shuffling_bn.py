@@ -56,7 +56,7 @@ def figure(table: Table) -> Figure:
 
 def measure(plan: Plan, options: Options) -> tuple[Table, Figure, dict[str, Source]]:
     """Add both pre-trainings; return the table, the figure and the metrics."""
-    table = chosen(TABLE, options)
+    table = chosen(TABLE, options, own_rows=False)
     metrics: dict[str, Source] = {
         cell.key: _pretraining(plan, options, cell.row, cell.trial).metrics
         for cell in cells(table, options)

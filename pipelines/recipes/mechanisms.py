@@ -1,0 +1,76 @@
+"""Figure 3: three contrastive mechanisms under linear classification (Sec. 4.1)."""
+
+from components.classification.linear import STAGE as LINEAR
+from components.classification.linear import LinearConfig
+from components.convert import STAGE as CONVERT
+from components.convert import ConvertConfig
+from components.pretrain import STAGE as PRETRAIN
+from components.pretrain import PretrainConfig
+from components.report import Column, Metric, Published, Row, Table
+from pipelines.plan import Plan, Source
+from pipelines.recipes import Options, Recipe
+from pipelines.recipes._shared import MOCO_IN1M, backbone, chosen, data_set, report, train_cells
+
+END_TO_END = Row(key="end_to_end", name="end-to-end, K = 1024")
+MEMORY_BANK = Row(key="memory_bank", name="memory bank, K = 65536")
+
+TABLE = Table(
+    key="mechanisms",
+    title="Contrastive mechanisms under linear classification",
+    section="Figure 3",
+    source="main paper, transcribed",
+    rows=(END_TO_END, MEMORY_BANK, MOCO_IN1M.derive(name="MoCo, K = 65536")),
+    columns=(Column(key="imagenet", name="ImageNet"),),
+    metrics=(Metric(key="top1", name="top-1"),),
+    published=(
+        Published(row="end_to_end", column="imagenet", values=(57.3,)),
+        Published(row="memory_bank", column="imagenet", values=(58.0,)),
+        Published(row="moco_in1m", column="imagenet", values=(60.6,)),
+    ),
+    command="moco run mechanisms --rows {row} --trials {trials}",
+    notes=(
+        "End-to-end has the other keys of its batch as negatives: 1024 images a step at a "
+        "linearly scaled rate.",
+    ),
+)
+
+CONFIGS = {
+    "end_to_end": PretrainConfig(mechanism="end_to_end", batch_size=1024),
+    "memory_bank": PretrainConfig(mechanism="memory_bank"),
+}
+
+
+def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+    """Add a linear classifier on each mechanism's encoder; return the table and the metrics."""
+    table = chosen(TABLE, options, own_rows=False)
+    return table, train_cells(
+        plan,
+        options,
+        table,
+        LINEAR,
+        data="imagenet",
+        config=lambda cell: LinearConfig(seed=cell.trial),
+        initial=lambda cell: _backbone(plan, options, cell.row),
+    )
+
+
+def _backbone(plan: Plan, options: Options, row: str) -> Source:
+    if row in options.existing or row not in CONFIGS:
+        return backbone(plan, options, row)
+    name = f"pretrain_{row}"
+    config = options.config(PRETRAIN.name, name, CONFIGS[row])
+    encoder = plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet")).encoder
+    name = f"convert_{row}"
+    conversion = options.config(CONVERT.name, name, ConvertConfig(origin=row))
+    return plan.add(CONVERT, name, conversion, checkpoint=encoder).backbone
+
+
+def build(options: Options) -> Plan:
+    """Plan Figure 3."""
+    plan = Plan("mechanisms", options.scale)
+    table, metrics = measure(plan, options)
+    report(plan, options, [table], metrics)
+    return plan
+
+
+RECIPE = Recipe("mechanisms", "Figure 3: end-to-end and memory bank beside MoCo", build)
