@@ -4,22 +4,21 @@ One is a folder `checkpoints/STEP/` in a store: tensors as safetensors, the rest
 JSON, and a manifest of sizes and hashes that is written last. No pickle.
 """
 
+import hashlib
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from components.core.errors import ConfigError, DataError, DiskFullError, of_os_error
 from components.core.log import get_logger
-from components.core.manifest import FileEntry, file_sha256
-from components.core.store import HashMismatch, KeyNotFound, Store
+from components.core.manifest import FileEntry
+from components.core.store import FolderStore, HashMismatch, KeyNotFound, Store
 from components.training.config import RESUMABLE_CHANGES
 
 log = get_logger(__name__)
@@ -111,7 +110,9 @@ class Checkpointer:
         Raises:
             ConfigError: if it belongs to another training, naming what differs.
         """
-        for step in sorted(self._steps(), reverse=True):
+        if isinstance(self.store, FolderStore):
+            self.store.sweep()
+        for step in reversed(self._steps()):
             try:
                 identity, state = self._load(step)
             except (DataError, HashMismatch, KeyNotFound, ValueError, KeyError) as error:
@@ -131,17 +132,17 @@ class Checkpointer:
     def _save(self, step: int, document: Any, tensors: dict[str, Tensor]) -> None:
         started = time.monotonic()
         try:
-            with tempfile.TemporaryDirectory(prefix="moco-checkpoint-") as name:
-                folder = Path(name)
-                save_file(tensors, folder / "state.safetensors")
-                (folder / "state.json").write_text(json.dumps(document), "utf-8")
-                entries = {}
-                for file in sorted(folder.iterdir()):
-                    entry = FileEntry(size=file.stat().st_size, sha256=file_sha256(file))
-                    entries[file.name] = entry.model_dump()
-                    self.store.put(file, f"{_prefix(step)}/{file.name}")
-                manifest = {"step": step, "identity": self.identity, "files": entries}
-                self.store.write(f"{_prefix(step)}/manifest.json", json.dumps(manifest).encode())
+            files = {
+                "state.safetensors": save(tensors),
+                "state.json": json.dumps(document).encode(),
+            }
+            entries = {}
+            for name, content in files.items():
+                digest = hashlib.sha256(content).hexdigest()
+                entries[name] = FileEntry(size=len(content), sha256=digest).model_dump()
+                self.store.write(f"{_prefix(step)}/{name}", content)
+            manifest = {"step": step, "identity": self.identity, "files": entries}
+            self.store.write(f"{_prefix(step)}/manifest.json", json.dumps(manifest).encode())
             self._purge()
         except Exception as error:  # reported by the training thread
             self._failure = (of_os_error(error) if isinstance(error, OSError) else None) or error
@@ -158,31 +159,37 @@ class Checkpointer:
             raise failure
 
     def _purge(self) -> None:
-        for step in sorted(self._steps())[:-KEPT]:
-            self.store.delete(f"{_prefix(step)}/manifest.json")  # first: then it is no checkpoint
-            self.store.delete(_prefix(step))
+        """Delete all but the newest ones, and what kills in the middle of a save have left."""
+        whole = self._steps()
+        for step in self._steps(whole=False):
+            if step < whole[-1] and step not in whole[-KEPT:]:
+                if step in whole:  # first: without a manifest it is no checkpoint
+                    self.store.delete(f"{_prefix(step)}/manifest.json")
+                self.store.delete(_prefix(step))
 
-    def _steps(self) -> list[int]:
-        """Return the steps that have a manifest, and therefore were saved whole."""
-        steps = []
-        for entry in self.store.list(ROOT):
-            parts = entry.key.split("/")
-            if parts[-1] == "manifest.json" and len(parts) == 3 and parts[1].isdigit():
-                steps.append(int(parts[1]))
-        return steps
+    def _steps(self, *, whole: bool = True) -> list[int]:
+        """Return the steps that were saved, growing; only those with a manifest if `whole`."""
+        keys = (entry.key.split("/") for entry in self.store.list(ROOT))
+        return sorted(
+            {
+                int(key[1])
+                for key in keys
+                if len(key) == 3 and key[1].isdigit() and (not whole or key[2] == "manifest.json")
+            }
+        )
 
     def _load(self, step: int) -> tuple[State, State]:
         manifest = json.loads(self.store.read(f"{_prefix(step)}/manifest.json"))
-        with tempfile.TemporaryDirectory(prefix="moco-checkpoint-") as name:
-            for file, entry in manifest["files"].items():
-                path = Path(name) / Path(file).name
-                self.store.get(f"{_prefix(step)}/{file}", path)
-                expected = FileEntry.model_validate(entry)
-                found = FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
-                if found != expected:
-                    raise DataError(f"{file} is not what was saved")
-            tensors = load_file(Path(name) / "state.safetensors")
-            document = json.loads((Path(name) / "state.json").read_text("utf-8"))
+        content = {}
+        for name, entry in manifest["files"].items():
+            content[name] = self.store.read(f"{_prefix(step)}/{name}")
+            found = FileEntry(
+                size=len(content[name]), sha256=hashlib.sha256(content[name]).hexdigest()
+            )
+            if found != FileEntry.model_validate(entry):
+                raise DataError(f"{name} is not what was saved")
+        tensors = load(content["state.safetensors"])
+        document = json.loads(content["state.json"])
         return manifest["identity"], _put_together(document, tensors)
 
 

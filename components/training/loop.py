@@ -219,7 +219,7 @@ class _Loop:
         self.scaler.scale(loss).backward()
         (broken,) = distributed.agree(not finite.check())
         if broken:
-            raise NonFiniteLossError(self._keep(batch, float(loss)))
+            raise NonFiniteLossError(self._keep(batch, float(loss.detach())))
         if self.config.clip is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)

@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 
+from components.core.errors import UsageError
 from components.core.manifest import Code, FileEntry, Lineage, verify, walk_lineage
 from components.core.metrics import read_metrics
+from components.core.stage import load_stage
 from components.report import Table
 from pipelines.cells import Cell, find_cell, report_config_of, table_of
 from pipelines.cli.options import Json, RunName
@@ -53,7 +56,10 @@ def explain(
         say(f"{indent}{port}:")
         for line in _describe(one):
             say(f"{indent}  {line}")
-    say("\nEvery file of the metrics matches its manifest.")
+    say(
+        "\nEvery file of the metrics matches its manifest. Configs are shown where they differ from"
+    )
+    say("the stage's defaults (`python -m components.STAGE --help`).")
 
 
 def _heading(cell: Cell) -> Iterator[str]:
@@ -90,12 +96,36 @@ def _describe(lineage: Lineage) -> Iterator[str]:
     yield f"{lineage.name}  {hashed}, {number(lineage.file_count, 'file')}, {size(lineage.size)}"
     yield from _weights(lineage.files)
     if lineage.config is not None:
-        yield f"  config {_flat(lineage.config)}"
+        stage = lineage.name.rpartition(".")[0]
+        changed = _changed(lineage.config, _defaults(stage))
+        yield f"  config {_flat(changed) or 'the defaults'}"
     if lineage.code is not None:
         yield f"  code   {_code(lineage.code)}"
     yield f"  image  {lineage.image}"
     if lineage.facts:
         yield f"  facts  {_flat(lineage.facts)}"
+
+
+def _defaults(stage: str) -> dict[str, Any]:
+    """Return a stage's default config, empty if this version has no such stage."""
+    try:
+        defaults: dict[str, Any] = load_stage(stage).config().model_dump(mode="json")
+    except (UsageError, ValidationError):
+        return {}
+    return defaults
+
+
+def _changed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that differ from the defaults, nested ones by themselves."""
+    changed: dict[str, Any] = {}
+    for name, value in config.items():
+        known = defaults.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            if nested := _changed(value, known):
+                changed[name] = nested
+        elif name not in defaults or value != known:
+            changed[name] = value
+    return changed
 
 
 def _weights(files: Mapping[str, FileEntry]) -> Iterator[str]:

@@ -80,6 +80,21 @@ def test_a_bucket_keeps_two_and_gives_back_the_newest(bucket_url: str) -> None:
     assert len(manifests) == KEPT
 
 
+def test_what_a_kill_in_the_middle_of_a_save_left_is_removed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("checkpoints/0000000003/state.safetensors", b"half")
+    (tmp_path / "checkpoints/0000000004").mkdir()
+    (tmp_path / "checkpoints/0000000004/.00ff.moco-part").write_bytes(b"ha")
+    checkpointer = Checkpointer(store, {})
+    assert checkpointer.load() is None
+    for step in (5, 6, 7):
+        checkpointer.finish(step, {})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "0000000006",
+        "0000000007",
+    ]
+
+
 def test_training_does_not_wait_for_a_lost_store_but_the_last_save_fails(
     bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

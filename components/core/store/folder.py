@@ -20,7 +20,7 @@ from components.core.store.base import (
     deletion_order,
 )
 from components.core.store.files import copy, creating, reading, replacing
-from components.core.store.keys import checked_key, files_below, path_within
+from components.core.store.keys import PART_SUFFIX, checked_key, files_below, path_within
 
 _DIGEST = "user.moco.sha256"  # extended attribute; not every file system keeps it
 
@@ -92,6 +92,17 @@ class FolderStore(Store):
             (self.folder / key).unlink(missing_ok=True)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left: unfinished files, and folders without any.
+
+        For a store with one writer, before it writes: of several, it would disturb the others.
+        """
+        for unfinished in self.folder.rglob(f"*{PART_SUFFIX}"):
+            unfinished.unlink(missing_ok=True)
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                Path(folder).rmdir()
 
     def _path(self, key: str) -> Path:
         return path_within(self.folder, checked_key(key))
