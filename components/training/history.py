@@ -17,13 +17,17 @@ class History:
     hold each step once, whatever happened.
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]] | None = None) -> None:
-        """Write into a folder, beginning with the rows of a checkpoint."""
-        self.folder = folder
+    def __init__(self, folder: Path | None, rows: list[dict[str, Any]]) -> None:
+        """Begin with the rows of a checkpoint.
+
+        Args:
+            folder: Where the files go; None keeps the rows in memory only.
+            rows: Those up to the step that training continues from.
+        """
         self.rows: list[dict[str, Any]] = []
-        self._file = (folder / HISTORY).open("w", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"))
-        for row in rows or []:
+        self._file = folder and (folder / HISTORY).open("w", encoding="utf-8")
+        self._board = folder and SummaryWriter(str(folder / "tensorboard"))
+        for row in rows:
             self._write(row)
 
     def add(self, step: int, epoch: float, figures: Mapping[str, float]) -> None:
@@ -36,13 +40,15 @@ class History:
 
     def close(self) -> None:
         """Finish the files."""
-        self._file.close()
-        self._board.close()
+        if self._file and self._board:
+            self._file.close()
+            self._board.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in row.items():
-            if name not in ("step", "epoch"):
-                self._board.add_scalar(name, value, row["step"])
+        if self._file and self._board:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    self._board.add_scalar(name, value, row["step"])

@@ -100,7 +100,7 @@ def train(
         output: Folder for the history.
 
     Returns:
-        The history; it is complete on rank 0 only.
+        The history; only rank 0 writes it to files.
 
     Raises:
         Interrupted: after SIGTERM, once a checkpoint is durable.
@@ -112,15 +112,14 @@ def train(
         learner, config, total_steps, store, {**identity, "processes": distributed.world()}
     )
     rows = loop.restore()
-    history = History(output, rows) if distributed.rank() == 0 else None
+    history = History(output if distributed.rank() == 0 else None, rows)
     with _termination() as terminated:
         try:
             loop.run(history, terminated)
         finally:
             loop.checkpointer.wait()
-            if history is not None:
-                history.close()
-    return history if history is not None else History.__new__(History)
+            history.close()
+    return history
 
 
 class _Loop:
@@ -146,10 +145,11 @@ class _Loop:
         self.optimizer = _optimizer(learner, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
             torch.use_deterministic_algorithms(True)
         self.trained = self._wrapped()
 
-    def run(self, history: History | None, terminated: threading.Event) -> None:
+    def run(self, history: History, terminated: threading.Event) -> None:
         """Train from where the progress stands to the end."""
         if self.progress.step == self.total_steps:
             return  # an earlier attempt trained to the end, and failed after that
@@ -228,7 +228,7 @@ class _Loop:
         self.progress.step += 1
         return {"loss": loss.detach(), **figures}
 
-    def _record(self, figures: Mapping[str, Tensor], history: History | None) -> None:
+    def _record(self, figures: Mapping[str, Tensor], history: History) -> None:
         progress = self.progress
         for name, value in figures.items():
             # On the device: reading a figure would wait for the step that is under way.
@@ -243,13 +243,13 @@ class _Loop:
         if row_due or self._reporter.due(progress.step):
             means = {name: float(total) / progress.summed for name, total in progress.sums.items()}
             self._reporter.report(progress.step, means)
-            if row_due and history is not None:
+            if row_due:
                 row = {**means, "lr": self.optimizer.param_groups[0]["lr"]}
                 history.add(progress.step, progress.step / self.steps_per_epoch, row)
         if row_due:
             progress.sums, progress.summed = {}, 0
 
-    def _evaluate(self, history: History | None) -> None:
+    def _evaluate(self, history: History) -> None:
         epochs, rest = divmod(self.progress.step, self.steps_per_epoch)
         done = self.progress.step == self.total_steps
         if self.learner.evaluate is None or (epochs % self.learner.evaluate_every and not done):
@@ -257,13 +257,12 @@ class _Loop:
         self.module.eval()
         with torch.no_grad(), self._autocast():
             figures = self.learner.evaluate(epochs + bool(rest))
-        if history is not None:
-            history.add(self.progress.step, self.progress.step / self.steps_per_epoch, figures)
+        history.add(self.progress.step, self.progress.step / self.steps_per_epoch, figures)
         self._reporter.note(epochs + bool(rest), figures)
 
-    def _save(self, history: History | None, *, durable: bool) -> None:
+    def _save(self, history: History, *, durable: bool) -> None:
         rngs = distributed.gather_objects(rng_state())
-        if history is None:
+        if distributed.rank():
             return
         state = {
             "module": self.module.state_dict(),

@@ -16,7 +16,7 @@ from components.pretrain import PretrainConfig
 from components.report import STAGE as REPORT
 from components.report import Figure, ReportConfig, Row, Table
 from pipelines.plan import Mounted, Output, Plan, Source, Step
-from pipelines.recipes import Options
+from pipelines.recipes import Options, Recipe
 
 NOT_PUBLIC = "the Instagram images (IG-1B) and what was trained on them are not public"
 
@@ -114,6 +114,22 @@ def train_cells(
         )
         metrics[cell.key] = step.metrics
     return metrics
+
+
+def one_table(
+    name: str,
+    summary: str,
+    measure: Callable[[Plan, Options], tuple[Table, dict[str, Source]]],
+) -> Recipe:
+    """Make the recipe that fills one table and reports it."""
+
+    def build(options: Options) -> Plan:
+        plan = Plan(name, options.scale)
+        table, metrics = measure(plan, options)
+        report(plan, options, [table], metrics)
+        return plan
+
+    return Recipe(name, summary, build)
 
 
 def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:

@@ -4,13 +4,13 @@ from components.classification.imagenet import STAGE as IMAGENET
 from components.classification.imagenet import fine_tuning, from_scratch
 from components.report import Column, Metric, Published, Table
 from pipelines.plan import Plan, Source
-from pipelines.recipes import Options, Recipe
+from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     MOCO_IG1B,
     MOCO_IN1M,
     RANDOM,
     chosen,
-    report,
+    one_table,
     train_cells,
 )
 
@@ -50,12 +50,4 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     )
 
 
-def build(options: Options) -> Plan:
-    """Plan Appendix A.7."""
-    plan = Plan("imagenet", options.scale)
-    table, metrics = measure(plan, options)
-    report(plan, options, [table], metrics)
-    return plan
-
-
-RECIPE = Recipe("imagenet", "Appendix A.7: ImageNet fine-tuning, end to end", build)
+RECIPE = one_table("imagenet", "Appendix A.7: ImageNet fine-tuning, end to end", measure)

@@ -4,11 +4,11 @@ from components.classification.inaturalist import STAGE as INATURALIST
 from components.classification.inaturalist import fine_tuning, from_scratch
 from components.report import Column, Metric, Published, Table
 from pipelines.plan import Plan, Source
-from pipelines.recipes import Options, Recipe
+from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
     chosen,
-    report,
+    one_table,
     train_cells,
 )
 
@@ -44,12 +44,4 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     )
 
 
-def build(options: Options) -> Plan:
-    """Plan Appendix A.6."""
-    plan = Plan("inaturalist", options.scale)
-    table, metrics = measure(plan, options)
-    report(plan, options, [table], metrics)
-    return plan
-
-
-RECIPE = Recipe("inaturalist", "Appendix A.6: iNaturalist 2018 fine-tuning", build)
+RECIPE = one_table("inaturalist", "Appendix A.6: iNaturalist 2018 fine-tuning", measure)

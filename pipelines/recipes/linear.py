@@ -4,13 +4,13 @@ from components.classification.linear import STAGE as LINEAR
 from components.classification.linear import LinearConfig
 from components.report import Column, Metric, Published, Table
 from pipelines.plan import Plan, Source
-from pipelines.recipes import Options, Recipe
+from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     MOCO_IN1M,
     RANDOM,
     SUPERVISED,
     chosen,
-    report,
+    one_table,
     train_cells,
 )
 
@@ -41,12 +41,4 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     )
 
 
-def build(options: Options) -> Plan:
-    """Plan Table 1's row."""
-    plan = Plan("linear", options.scale)
-    table, metrics = measure(plan, options)
-    report(plan, options, [table], metrics)
-    return plan
-
-
-RECIPE = Recipe("linear", "Table 1: linear classification of frozen features", build)
+RECIPE = one_table("linear", "Table 1: linear classification of frozen features", measure)

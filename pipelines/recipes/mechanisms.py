@@ -8,8 +8,8 @@ from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import Column, Metric, Published, Row, Table
 from pipelines.plan import Plan, Source
-from pipelines.recipes import Options, Recipe
-from pipelines.recipes._shared import MOCO_IN1M, backbone, chosen, data_set, report, train_cells
+from pipelines.recipes import Options
+from pipelines.recipes._shared import MOCO_IN1M, backbone, chosen, data_set, one_table, train_cells
 
 END_TO_END = Row(key="end_to_end", name="end-to-end, K = 1024")
 MEMORY_BANK = Row(key="memory_bank", name="memory bank, K = 65536")
@@ -65,12 +65,4 @@ def _backbone(plan: Plan, options: Options, row: str) -> Source:
     return plan.add(CONVERT, name, conversion, checkpoint=encoder).backbone
 
 
-def build(options: Options) -> Plan:
-    """Plan Figure 3."""
-    plan = Plan("mechanisms", options.scale)
-    table, metrics = measure(plan, options)
-    report(plan, options, [table], metrics)
-    return plan
-
-
-RECIPE = Recipe("mechanisms", "Figure 3: end-to-end and memory bank beside MoCo", build)
+RECIPE = one_table("mechanisms", "Figure 3: end-to-end and memory bank beside MoCo", measure)
