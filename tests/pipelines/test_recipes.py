@@ -1,0 +1,143 @@
+"""Every recipe at every scale: what it plans, and what a user can change of it."""
+
+import pytest
+
+from components.core.errors import ConfigError, UsageError
+from components.core.stage import load_stage
+from pipelines.plan import Existing, Mounted, Output, Plan
+from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
+
+SCALES: tuple[ScaleName, ...] = ("full", "digits")
+
+
+def plan(name: str, **options: object) -> Plan:
+    return build_plan(load_recipe(name), Options(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_plan_reads_back_and_fills_every_cell_that_can_be_had(
+    name: str, scale: ScaleName
+) -> None:
+    built = plan(name, scale=scale)
+    assert Plan.from_json(built.to_json()).to_json() == built.to_json()
+    for table in built.report_config().tables:
+        for row in table.rows:
+            keys = {key for column in table.columns for key in table.cells(row.key, column.key)}
+            filled = keys & set(built.cells())
+            assert filled == (set() if row.unobtainable else keys)
+    assert bool(built.mounts()) == (scale == "full")
+
+
+def test_the_appendix_shares_data_and_trainings() -> None:
+    built = plan("appendix", scale="digits")
+    stages = [step.stage.name for step in built]
+    assert stages.count("digits") == 1
+    assert stages.count("report") == 1
+    assert stages.count("pretrain") == 3  # MoCo, and the two of the ablation
+    # Training from scratch is the supervised baseline and Appendix A.7's first row.
+    cells = built.cells()
+    assert cells["imagenet__random__imagenet__0"].step == "supervised"
+    backbone = built.step("linear_supervised_0").inputs["backbone"]
+    assert isinstance(backbone, Output)
+    assert built.step(backbone.step).upstream == {"supervised"}
+
+
+def test_published_numbers_are_the_papers() -> None:
+    tables = {table.key: table for table in plan("appendix").report_config().tables}
+    inaturalist = {cell.row: cell.values for cell in tables["inaturalist"].published}
+    assert inaturalist == {
+        "random": (61.8,),
+        "supervised": (66.1,),
+        "moco_in1m": (65.6,),
+        "moco_ig1b": (65.8,),
+    }
+    imagenet = {cell.row: cell.values for cell in tables["imagenet"].published}
+    assert imagenet == {"random": (76.5,), "moco_in1m": (77.0,), "moco_ig1b": (77.3,)}
+    assert [cell.values[0] for cell in tables["linear"].published] == [60.6]
+
+
+def test_a_checkpoint_that_exists_takes_the_place_of_a_pretraining() -> None:
+    file = Existing("moco_v1_200ep_pretrain.pth.tar", "Model")
+    built = plan("linear", rows=("moco_in1m",), existing={"moco_in1m": file})
+    assert "pretrain" not in {step.stage.name for step in built}
+    assert built.step("convert_moco_in1m").inputs["checkpoint"] == file
+
+
+def test_somebodys_own_checkpoint_is_one_more_row_and_ig1b_can_be_brought() -> None:
+    brought = {name: Existing(f"{name}.pth", "Model") for name in ("mine", "moco_ig1b")}
+    built = plan("inaturalist", existing=brought)
+    rows = {row.key: row for row in built.report_config().tables[0].rows}
+    assert rows["mine"].unobtainable is None
+    assert rows["moco_ig1b"].unobtainable is None
+    assert {"inaturalist_mine_0", "inaturalist_moco_ig1b_0"} <= set(built.steps)
+
+
+def test_trials_are_seeds_and_random_rows_start_from_other_weights() -> None:
+    built = plan("linear", scale="digits", rows=("random",), trials=3)
+    steps = [built.step(f"linear_random_{trial}") for trial in range(3)]
+    assert [step.config.model_dump()["seed"] for step in steps] == [0, 1, 2]
+    assert len({step.inputs["backbone"] for step in steps}) == 3
+    assert built.report_config().tables[0].trials == 3
+
+
+def test_settings_reach_a_stage_or_one_step() -> None:
+    chosen = (Setting("pretrain", "epochs", "3"), Setting("linear_random_0", "lr", "1.5"))
+    built = plan("linear", scale="digits", settings=chosen)
+    assert built.step("pretrain_moco_in1m").config.model_dump()["epochs"] == 3
+    assert built.step("linear_random_0").config.model_dump()["lr"] == 1.5
+    assert built.step("linear_moco_in1m_0").config.model_dump()["lr"] == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rows": ("moco_in2m",)}, UsageError, "did you mean 'moco_in1m'"),
+        ({"settings": (Setting("pretrian", "lr", "1"),)}, ConfigError, "did you mean 'pretrain'"),
+        ({"settings": (Setting("pretrain", "Ir", "1"),)}, ConfigError, "did you mean 'lr'"),
+        ({"settings": (Setting("pretrain", "lr", "-1"),)}, ConfigError, "greater than 0"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_nearest(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        plan("linear", **options)
+
+
+def test_full_scale_configs_are_the_papers() -> None:
+    built = plan("appendix")
+    configs = {name: step.config.model_dump() for name, step in built.steps.items()}
+    assert (configs["linear_moco_in1m_0"]["lr"], configs["linear_moco_in1m_0"]["weight_decay"]) == (
+        30.0,
+        0.0,
+    )
+    assert configs["inaturalist_moco_in1m_0"]["lr"] == 0.025
+    assert configs["inaturalist_random_0"]["lr"] == 0.1
+    assert configs["imagenet_moco_in1m_0"]["lr"] == 0.03
+    assert configs["supervised"]["lr"] == 0.1
+    assert (configs["pretrain_plain_0"]["shuffle"], configs["pretrain_plain_0"]["epochs"]) == (
+        "plain",
+        80,
+    )
+    assert built.step("pretrain_moco_in1m").inputs["data"] == Mounted("imagenet")
+
+
+def test_a_plan_refuses_what_does_not_fit() -> None:
+    pretrain, report = load_stage("pretrain"), load_stage("report")
+    built = Plan("bad")
+    with pytest.raises(ValueError, match="input data is not bound"):
+        built.add(pretrain, "one", pretrain.config())
+    with pytest.raises(ValueError, match="no earlier step is called 'nobody'"):
+        built.add(pretrain, "one", pretrain.config(), data=Output("nobody", "x", "Dataset"))
+    with pytest.raises(ValueError, match="no input 'dat'; did you mean 'data'"):
+        built.add(pretrain, "one", pretrain.config(), dat=Mounted("imagenet"))
+    with pytest.raises(ValueError, match="takes a Dataset, not a Model"):
+        built.add(pretrain, "one", pretrain.config(), data=Existing("x", "Model"))
+    with pytest.raises(ValueError, match="takes a PretrainConfig"):
+        built.add(pretrain, "one", report.config(), data=Mounted("imagenet"))
+    step = built.add(pretrain, "one", pretrain.config(), data=Mounted("imagenet"))
+    with pytest.raises(ValueError, match="two different steps are called one"):
+        built.add(pretrain, "one", pretrain.config(seed=1), data=Mounted("imagenet"))
+    again = built.add(pretrain, "other_name", pretrain.config(), data=Mounted("imagenet"))
+    assert again is step
