@@ -9,7 +9,7 @@ from torch import Tensor
 
 from components.core.config import parse_config
 from components.core.errors import ConfigError
-from components.pretrain import PretrainConfig
+from components.pretrain import PretrainConfig, moco_v2_config
 from components.pretrain.batch_norm import SubBatchNorm2d, shuffle_across_gpus, unshuffle
 from components.pretrain.mechanisms import EndToEnd, MemoryBank, MomentumContrast, build_mechanism
 
@@ -214,3 +214,13 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.dim, config.negatives, config.key_momentum) == (128, 65536, 0.999)
     assert (config.temperature, config.epochs, config.weight_decay) == (0.07, 200, 1e-4)
     assert [round(drop * config.epochs) for drop in config.schedule.drops] == [120, 160]
+
+
+def test_version_2_differs_in_head_views_schedule_and_temperature() -> None:
+    config = moco_v2_config(epochs=800)
+    assert (config.head, config.temperature, config.epochs) == ("mlp", 0.2, 800)
+    assert config.schedule.kind == "cosine"
+    assert (config.augmentation.blur_probability, config.augmentation.hue) == (0.5, 0.1)
+    assert config.derive(**PretrainConfig().model_dump(mode="json")) == PretrainConfig()
+    head = build_mechanism(config.derive(architecture="resnet_digits"), 1).query.head
+    assert [type(layer).__name__ for layer in head] == ["Linear", "ReLU", "Linear"]
