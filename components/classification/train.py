@@ -1,6 +1,5 @@
 """The work of the classification stages."""
 
-import json
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from pydantic import JsonValue
-from safetensors.torch import save_file
 
 from components.classification.config import ClassificationConfig
 from components.classification.evaluate import Evaluator, Predictions, write_predictions
@@ -22,8 +20,7 @@ from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
 from components.training.loop import Batch, Learner, train
-from components.vision.architectures import ENCODER_WEIGHTS, MODEL_CARD
-from components.vision.backbones import load_backbone, read_card
+from components.vision.backbones import load_backbone, read_card, write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig, EvaluationConfig
 from components.vision.device import finish_views
@@ -32,7 +29,6 @@ from components.vision.loading import Loader
 
 log = get_logger(__name__)
 
-HEAD_WEIGHTS = "head.safetensors"
 CURVES = ("loss", "training_top1", "top1", "top5", "validation_loss")
 
 
@@ -185,17 +181,12 @@ def _prepare(augmentation: AugmentationConfig, raw: Images, device: torch.device
 
 
 def _write_model(classifier: Classifier, config: ClassificationConfig, folder: Path) -> None:
-    for name, module in ((ENCODER_WEIGHTS, classifier.backbone), (HEAD_WEIGHTS, classifier.head)):
-        tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
-        save_file(tensors, folder / name)
     card = {
-        "architecture": classifier.backbone.architecture,
         "task": config.task,
         "classes": classifier.head.out_features,
-        "channel_order": "RGB",
         "epochs": config.epochs,
     }
-    (folder / MODEL_CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    write_encoder(folder, classifier.backbone, classifier.head, card)
 
 
 def _metrics(history: History, predictions: Predictions, details: dict[str, JsonValue]) -> Metrics:

@@ -159,11 +159,11 @@ def _verified(
 ) -> tuple[dict[str, Path], dict[str, Manifest], dict[str, Lineage]]:
     sources: dict[str, tuple[Port, Source]] = {}
     for name, bound in inputs.items():
-        members = {f"{name}.{k}": v for k, v in bound.items()} if isinstance(bound, Mapping) else {}
+        port = stage.inputs[name]
         if isinstance(bound, Mapping):
-            sources |= {member: (stage.inputs[name], source) for member, source in members.items()}
+            sources |= {f"{name}.{key}": (port, source) for key, source in bound.items()}
         else:
-            sources[name] = (stage.inputs[name], bound)
+            sources[name] = (port, bound)
     paths: dict[str, Path] = {}
     manifests: dict[str, Manifest] = {}
     lineages: dict[str, Lineage] = {}

@@ -1,6 +1,5 @@
 """The work of the pre-training stage."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from components.core.errors import ConfigError, DataError
 from components.core.log import get_logger
@@ -21,7 +19,7 @@ from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
 from components.training.loop import Batch, Learner, train
-from components.vision.architectures import ENCODER_WEIGHTS, MODEL_CARD
+from components.vision.backbones import write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig
 from components.vision.device import finish_views
@@ -50,7 +48,7 @@ def run(job: Job[PretrainConfig]) -> None:
     if config.knn is not None and monitor is None:
         raise ConfigError(
             "knn: images without classes have nothing to vote on; give ImageNet folders with "
-            "--input.monitor, or set knn to null"
+            "--mount.monitor, or set knn to null"
         )
     paths = Paths(
         data=job.input("data"),
@@ -153,18 +151,12 @@ def _measure(monitor: KnnMonitor, mechanism: Mechanism, _: int) -> dict[str, flo
 
 def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -> None:
     encoder = mechanism.query
-    parts = {ENCODER_WEIGHTS: encoder.backbone, "head.safetensors": encoder.head}
-    for name, module in parts.items():
-        tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
-        save_file(tensors, folder / name)
     card = {
-        "architecture": config.architecture,
         "mechanism": config.mechanism,
         "head": config.head,
-        "channel_order": "RGB",
         "epochs": config.epochs,
     }
-    (folder / MODEL_CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    write_encoder(folder, encoder.backbone, encoder.head, card)
 
 
 def _metrics(history: History, images: int, corrupt: list[dict[str, str]]) -> Metrics:

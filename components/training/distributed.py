@@ -160,7 +160,9 @@ def _in_process(folder: str, work: Callable[..., T], pickled: bytes) -> T | None
         _control = control if isinstance(control, dist.ProcessGroup) else None
     else:
         dist.init_process_group("gloo")
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
+        if "OMP_NUM_THREADS" not in os.environ:
+            cores = len(os.sched_getaffinity(0))
+            torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
     try:
         result = work(*args, **kwargs)
     except MocoError as error:

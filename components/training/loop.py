@@ -56,8 +56,6 @@ class Learner:
         batches: The training data of this rank.
         prepare: Turns a raw batch and a device into a batch there, before mixed
             precision applies.
-        parameters: Parameter groups for SGD; `lr_scale` in a group multiplies its rate.
-            By default every parameter that requires a gradient.
         evaluate: Called after each epoch on every rank with the number of epochs done;
             its figures go into the history.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
@@ -66,7 +64,6 @@ class Learner:
     module: nn.Module
     batches: Batches
     prepare: Callable[[Any, torch.device], Batch]
-    parameters: list[dict[str, Any]] | None = None
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     evaluate_every: int = 1
 
@@ -281,7 +278,7 @@ class _Loop:
             self.config.schedule, self.progress.step, self.total_steps, self.steps_per_epoch
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.scaled_lr * group["lr_scale"] * factor
+            group["lr"] = self.config.scaled_lr * factor
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         for group in self.optimizer.param_groups:
@@ -383,12 +380,8 @@ def _termination() -> Iterator[threading.Event]:
 
 
 def _optimizer(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = learner.parameters
-    if groups is None:
-        groups = [{"params": [p for p in learner.module.parameters() if p.requires_grad]}]
-    groups = [{"lr_scale": 1.0, **group} for group in groups]
     return torch.optim.SGD(
-        groups,
+        [parameter for parameter in learner.module.parameters() if parameter.requires_grad],
         lr=config.scaled_lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -19,6 +19,7 @@ DETECTRON2_WEIGHTS = "detectron2.safetensors"
 MODEL_CARD = "model.json"
 """Beside the weights of a stage that trains an encoder; says at least its architecture."""
 ENCODER_WEIGHTS = "encoder.safetensors"
+HEAD_WEIGHTS = "head.safetensors"
 """A trained encoder, torchvision's names, without its head."""
 
 

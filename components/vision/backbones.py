@@ -1,19 +1,24 @@
 """The ResNets that are pre-trained, converted and fine-tuned, without a classification head."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from pydantic import JsonValue
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from components.core.errors import DataError
 from components.vision.architectures import (
     CARD,
+    ENCODER_WEIGHTS,
+    HEAD_WEIGHTS,
+    MODEL_CARD,
     TORCHVISION_WEIGHTS,
     Architecture,
     BackboneCard,
@@ -110,6 +115,24 @@ def load_backbone(folder: Path, architecture: Architecture | None = None) -> Bac
     backbone = build_backbone(card.architecture)
     load_weights(backbone, read_tensors(folder / TORCHVISION_WEIGHTS), str(folder))
     return backbone
+
+
+def write_encoder(
+    folder: Path, backbone: Backbone, head: nn.Module, card: Mapping[str, JsonValue]
+) -> None:
+    """Write what a training made of a backbone, for the `convert` stage to read.
+
+    Args:
+        folder: Takes `encoder.safetensors`, `head.safetensors` and `model.json`.
+        backbone: The trained backbone.
+        head: What was trained on top of it.
+        card: What else to say of the training, beside the architecture and the channel order.
+    """
+    for name, module in ((ENCODER_WEIGHTS, backbone), (HEAD_WEIGHTS, head)):
+        tensors = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
+        save_file(tensors, folder / name)
+    card = {"architecture": backbone.architecture, "channel_order": "RGB", **card}
+    (folder / MODEL_CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
 
 
 def read_card(folder: Path) -> BackboneCard:

@@ -79,7 +79,7 @@ def test_every_fault_of_a_command_line_is_named_at_once() -> None:
     assert "--output.page is missing (a page)" in message
 
 
-def test_the_config_may_stand_in_a_file(tmp_path: object) -> None:
+def test_a_config_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="cannot read the config file /nowhere"):
         THING.parse(
             ["--config", "@/nowhere", "--input.data", "d", "--output.weights=w", "--output.page=p"]
