@@ -47,7 +47,7 @@ lock: $(UV)  ## resolve the locks anew from pyproject.toml
 	@compile() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@" pyproject.toml; }; \
 	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
-	compile --extra train -c requirements-dev.lock -o requirements-train.lock; \
+	compile --extra train --extra cluster -c requirements-dev.lock -o requirements-train.lock; \
 	compile --extra train --extra kubeflow -c requirements-dev.lock -o requirements.lock; \
 	compile --extra train --extra kubeflow --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock
 

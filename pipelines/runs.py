@@ -74,6 +74,25 @@ class Parent(_Record):
     """What is executed again."""
 
 
+class ClusterRun(_Record):
+    """Where a submitted run is executed, and where its artifacts are."""
+
+    run: str
+    """Its id in Kubeflow Pipelines."""
+    pipeline: str
+    """Name of the compiled pipeline."""
+    namespace: str
+    server: str
+    """Of the API, for people; commands find it through the options of the cluster."""
+    artifacts: str
+    """URL of the run's folder in the store: `ROOT/PIPELINE/RUN`; below it `TASK/ID/PORT`."""
+
+    @property
+    def store(self) -> str:
+        """URL of the folder that holds the pipeline's runs."""
+        return self.artifacts.rpartition("/")[0]
+
+
 class RunRecord(_Record):
     """The content of `run.json`."""
 
@@ -86,6 +105,8 @@ class RunRecord(_Record):
     mounts: dict[str, str] = {}
     """Folders of the mounted data sets."""
     parent: Parent | None = None
+    cluster: ClusterRun | None = None
+    """Of a submitted run. Its folder holds what was last heard of it, and what was pulled."""
     state: RunState = "running"
     ended: datetime | None = None
 
@@ -123,14 +144,16 @@ class Run:
     @property
     def state(self) -> RunState:
         """What became of the run; `running` only while somebody executes it."""
-        state = self.record.state
-        return "interrupted" if state == "running" and not self.is_locked() else state
+        record = self.record
+        if record.state == "running" and record.cluster is None and not self.is_locked():
+            return "interrupted"
+        return record.state
 
     def status(self, step: str) -> StepStatus:
         """Return what became of a step."""
         path = self.folder / step / STATUS
         status = _read(path, StepStatus) if path.exists() else StepStatus()
-        if status.state == "running" and not self.is_locked():
+        if status.state == "running" and self.record.cluster is None and not self.is_locked():
             return status.model_copy(
                 update={"state": "interrupted", "reason": "the runner ended without a word"}
             )
@@ -224,7 +247,10 @@ def runs_folder() -> Path:
 
 
 def create_run(
-    runs: Path, plan: Plan, mounts: Mapping[str, str] | None = None, parent: Parent | None = None
+    runs: Path,
+    plan: Plan,
+    mounts: Mapping[str, str] | None = None,
+    parent: Parent | None = None,
 ) -> Run:
     """Make the folder of a new run.
 

@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     USAGE = 64  # the command line is wrong
     BAD_DATA = 65  # a data set, artifact or checkpoint is not what it must be
     NON_FINITE = 70  # the loss is NaN or infinite
+    LOST_CLUSTER = 68  # the cluster or its pipeline server is unreachable, or refuses
     LOST_STORE = 69  # the store is unreachable, refuses the credentials or lacks the bucket
     DISK_FULL = 73
     NO_PERMISSION = 77  # a folder cannot be written
@@ -50,6 +51,12 @@ class StoreError(MocoError):
     """The artifact store cannot be reached, or refuses."""
 
     exit_code = ExitCode.LOST_STORE
+
+
+class ClusterError(MocoError):
+    """The cluster or its pipeline server cannot be reached, refuses, or lacks something."""
+
+    exit_code = ExitCode.LOST_CLUSTER
 
 
 class NonFiniteLossError(MocoError):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -24,15 +24,58 @@ MINIATURE = Resources(gpus=0, cpus=1, memory=3, shared_memory=1)
 """The most that a pod gets at the scale of the digits: a node of any cluster has room for it."""
 
 
-class ClusterOptions(Config):
-    """What is fixed when a plan is compiled, and the defaults of the pipeline's parameters."""
+class Toleration(Config):
+    """A taint that pods put up with, as Kubernetes writes it."""
 
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class ClusterOptions(Config):
+    """Which cluster, and what a compiled pipeline asks of it.
+
+    The chart writes them for its namespace into the config map `moco-transfer`, key
+    `cluster.json`; commands that talk to the cluster take them from there.
+    """
+
+    context: str | None = None
+    """Context of the kubeconfig; by default its current one."""
+    namespace: str = "kubeflow"
+    """Namespace of the runs' pods."""
+    server: str | None = None
+    """URL of the Kubeflow Pipelines API; by default its service, through the Kubernetes API."""
+    server_namespace: str = "kubeflow"
+    """Namespace of that service."""
+    experiment: str = "moco-transfer"
+    """Experiment of Kubeflow Pipelines that the runs stand under."""
+    service_account: str | None = None
+    """Service account of the runs' pods; by default the one that the server gives them."""
+    root: str = "minio://mlpipeline/v2/artifacts"
+    """Pipeline root: where the runs' artifacts go."""
     images: dict[str, str] = Field(default_factory=dict)
     """Reference of each image by its name below `images/`; by default what was built last."""
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets with the credentials of the images' registry."""
     accelerator: str = "nvidia.com/gpu"
     """Resource name of a GPU on the cluster's nodes."""
+    gpus_per_node: PositiveInt = 8
+    """GPUs of a node; a step that wants more becomes a TrainJob over several nodes."""
+    trainer_runtime: str = "moco-transfer"
+    """TrainingRuntime, in the namespace of the runs, for steps of more than one node."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that pods may run on."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints of nodes that pods put up with."""
+    claims: dict[str, str] = Field(default_factory=dict)
+    """Persistent volume claim of each mounted data set; by default its name with dashes."""
     store_endpoint: str = "http://seaweedfs.kubeflow:9000"
-    """Where a training pod keeps its checkpoints: the S3 store behind the pipeline root."""
+    """The S3 store behind the pipeline root, as pods reach it."""
+    store_region: str | None = None
+    """Region of the store; asked from it by default."""
+    store_ca: str | None = None
+    """Config map whose key `ca.crt` holds the certificates to trust for the store."""
     store_secret: str = "mlpipeline-minio-artifact"  # noqa: S105 - a secret's name
     """Secret with the store's credentials, in the namespace of the runs."""
     access_key_field: str = "accesskey"
@@ -70,7 +113,11 @@ def pipeline_parameters(plan: Plan, options: ClusterOptions) -> list[Parameter]:
         *_image_parameters(plan, options),
         *_resource_parameters(plan, options),
         *(
-            Parameter(pvc_parameter(name), name.replace("_", "-"), f"PVC with the data set {name}")
+            Parameter(
+                pvc_parameter(name),
+                options.claims.get(name) or name.replace("_", "-"),
+                f"PVC with the data set {name}",
+            )
             for name in plan.mounts()
         ),
         *(

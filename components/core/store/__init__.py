@@ -1,6 +1,7 @@
 """One interface over a folder and an S3 bucket: where artifacts and checkpoints are kept."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -28,11 +29,15 @@ def is_remote(url: str | os.PathLike[str]) -> bool:
     return urlsplit(os.fspath(url)).scheme in _BUCKET_SCHEMES
 
 
-def open_store(url: str | os.PathLike[str]) -> Store:
+def open_store(url: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Store:
     """Open the store that a URL names, without touching the network; `check()` does that.
 
     A folder path, `file:///folder`, `s3://bucket/prefix` or `minio://bucket/prefix`. What else a
     bucket needs comes from the environment: see `S3Settings`.
+
+    Args:
+        url: The store, or a folder in it.
+        environment: In place of this process's variables.
 
     Raises:
         UsageError: when the URL names no store.
@@ -50,7 +55,9 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         from components.core.store.settings import S3Settings
 
         bucket, _, prefix = url.partition("://")[2].partition("/")
-        return S3Store(bucket, prefix.strip("/"), S3Settings.from_environment(), parts.scheme)
+        return S3Store(
+            bucket, prefix.strip("/"), S3Settings.from_environment(environment), parts.scheme
+        )
     raise UsageError(
         f"{url!r} names no store: write a folder, file:///folder, s3://bucket/prefix "
         "or minio://bucket/prefix"
