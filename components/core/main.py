@@ -36,8 +36,8 @@ from components.core.manifest import (
     write_manifest,
 )
 from components.core.metrics import METRICS, read_metrics
+from components.core.ports import Ports
 from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
-from components.core.store import is_remote, open_store
 from components.core.version import code_of, image
 
 
@@ -126,37 +126,49 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
-    """Verify the inputs, prepare the outputs, do the work, write the manifests."""
+    """Verify the inputs, prepare the outputs, do the work, write the manifests, upload."""
     signal.signal(signal.SIGTERM, _interrupt)  # a training loop puts a gentler one in its place
-    paths, manifests, lineages = _verified(stage, invocation.inputs)
-    outputs = {
-        name: _prepare(Path(path), stage.outputs[name]) for name, path in invocation.outputs.items()
-    }
-    first = next(iter(outputs.values()))
-    if stage.resumable and is_remote(invocation.state or ""):
-        open_store(invocation.state or "").check()  # now, rather than at the first checkpoint
-    job = Job(
-        config=invocation.config,
-        paths=paths,
-        manifests=manifests,
-        identity={
-            "config": json.loads(invocation.config.to_json()),
-            "inputs": {name: one.digest or one.name for name, one in lineages.items()},
-            "code": code_of(stage).digest,
-        },
-        outputs=outputs,
-        state=invocation.state or f"{first}.state",
-    )
-    module, _, function = stage.run.partition(":")
-    getattr(importlib.import_module(module), function)(job)
-    _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
-    if invocation.executor_input:
-        _tell_platform(stage, job, invocation.executor_input)
+    sources = _sources(stage, invocation.inputs)
+    state = invocation.state or _beside(next(iter(invocation.outputs.values())))
+    views = {name for name, port in stage.outputs.items() if port.kind == "HTML"}
+    with Ports(invocation.outputs, views) as ports:
+        artifacts = [source for _, source in sources.values() if isinstance(source, str)]
+        ports.check(artifacts, state if stage.resumable else None)
+        paths, manifests, lineages = _verified(sources, ports)
+        outputs = {
+            name: _prepare(ports.output(name), stage.outputs[name]) for name in invocation.outputs
+        }
+        job = Job(
+            config=invocation.config,
+            paths=paths,
+            manifests=manifests,
+            identity={
+                "config": json.loads(invocation.config.to_json()),
+                "inputs": {name: one.digest or one.name for name, one in lineages.items()},
+                "code": code_of(stage).digest,
+            },
+            outputs=outputs,
+            state=state,
+        )
+        module, _, function = stage.run.partition(":")
+        getattr(importlib.import_module(module), function)(job)
+        if ports.helper:
+            return
+        _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
+        ports.upload()
+        if invocation.executor_input:
+            _tell_platform(stage, job, invocation.executor_input)
 
 
-def _verified(
+def _beside(output: str) -> str:
+    """Name the place of in-flight state: beside an output."""
+    return f"{output.rstrip('/') or output}.state"
+
+
+def _sources(
     stage: Stage[C], inputs: Mapping[str, Source | Mapping[str, Source]]
-) -> tuple[dict[str, Path], dict[str, Manifest], dict[str, Lineage]]:
+) -> dict[str, tuple[Port, Source]]:
+    """Give every input its port, by `PORT` or `PORT.KEY`."""
     sources: dict[str, tuple[Port, Source]] = {}
     for name, bound in inputs.items():
         port = stage.inputs[name]
@@ -164,33 +176,48 @@ def _verified(
             sources |= {f"{name}.{key}": (port, source) for key, source in bound.items()}
         else:
             sources[name] = (port, bound)
+    return sources
+
+
+def _verified(
+    sources: Mapping[str, tuple[Port, Source]], ports: Ports
+) -> tuple[dict[str, Path], dict[str, Manifest], dict[str, Lineage]]:
     paths: dict[str, Path] = {}
     manifests: dict[str, Manifest] = {}
     lineages: dict[str, Lineage] = {}
     for name, (port, source) in sources.items():
-        path = Path(source.path if isinstance(source, Mount) else source)
-        paths[name] = path
+        mounted = isinstance(source, Mount)
+        where = source.path if isinstance(source, Mount) else source
+        paths[name] = path = Path(where) if mounted else ports.input(name, where)
         if not path.exists():
-            raise DataError(f"input {name}: {path} does not exist")
-        if isinstance(source, Mount):
+            raise DataError(f"input {name}: {where} does not exist")
+        if mounted:
             lineages[name] = Lineage(origin="mount", name=str(path))
         elif path.is_file():
             if not port.foreign:
-                raise DataError(f"input {name}: {path} is a file; it must be an artifact's folder")
+                raise DataError(f"input {name}: {where} is a file; it must be an artifact's folder")
             size = path.stat().st_size
             lineages[name] = Lineage(
                 origin="file", name=path.name, digest=file_sha256(path), file_count=1, size=size
             )
         else:
-            manifest = verify(path)
+            manifest = _verify(path, where)
             if manifest.kind != port.kind:
                 raise DataError(
-                    f"input {name}: {path} is a {manifest.kind} made by {manifest.stage}; "
+                    f"input {name}: {where} is a {manifest.kind} made by {manifest.stage}; "
                     f"a {port.kind} is needed ({port.description})"
                 )
             manifests[name] = manifest
             lineages[name] = manifest.lineage()
     return paths, manifests, lineages
+
+
+def _verify(path: Path, where: str) -> Manifest:
+    """Verify an artifact; what is wrong is told of where it came from, not of the scratch."""
+    try:
+        return verify(path)
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), where)) from None
 
 
 def _prepare(path: Path, port: Port) -> Path:

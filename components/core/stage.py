@@ -181,6 +181,7 @@ class Stage(Generic[C]):
             + "".join(f" {_usage(name, port)}" for name, port in self.inputs.items())
             + "".join(f" --output.{name} PATH" for name in self.outputs)
             + (" [--state URL]" if self.resumable else ""),
+            "\nPATH is a folder, or one in a bucket: s3://BUCKET/KEY",
         ]
         for title, ports in (("inputs", self.inputs), ("outputs", self.outputs)):
             if ports:

@@ -3,30 +3,35 @@
 `python -m tests.servers.minio build` builds it beforehand.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import urllib3
 from minio import Minio
+from minio.credentials.providers import StaticProvider
+from minio.minioadmin import MinioAdmin
+
+from tests.servers import go
+from tests.servers.go import NoServerError, build, find
 
 # The last commit of the archived repository, as Go names it.
 MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-BINARIES = Path.home() / ".cache" / "moco-transfer" / "bin"
-BUILD_SECONDS = 1800
-START_SECONDS = 60
+BINARIES = go.BINARIES
+START_SECONDS = 180  # on a machine that is busy with other tests
 
 _ENDPOINT = "MOCO_TEST_S3_ENDPOINT"
 _SETTINGS = (
@@ -38,13 +43,10 @@ _SETTINGS = (
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
     "MINIO_ACCESS_KEY",
     "MINIO_SECRET_KEY",
 )
-
-
-class NoServerError(Exception):
-    """There is no MinIO server here, and none can be built."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,52 @@ class MinioServer:
     access_key: str
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
+    authority: Path | None = None
+    """The certificate to trust."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        return self.endpoint.partition("://")[2]
 
     def client(self) -> Minio:
         """Open the bare client."""
-        scheme, _, server = self.endpoint.partition("://")
         return Minio(
-            server, self.access_key, self.secret_key, secure=scheme == "https", region=self.region
+            self.address,
+            self.access_key,
+            self.secret_key,
+            secure=self.endpoint.startswith("https:"),
+            region=self.region,
+            http_client=urllib3.PoolManager(ca_certs=self.authority and str(self.authority)),
         )
 
     def environment(self) -> dict[str, str]:
         """Give the variables with which `open_store` finds the server."""
+        trusted = {"AWS_CA_BUNDLE": str(self.authority)} if self.authority else {}
         return {
             "MOCO_S3_ENDPOINT": self.endpoint,
             "AWS_REGION": self.region,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            **trusted,
         }
+
+    def add_user(
+        self, bucket: str, actions: Sequence[str], secret: str | None = None
+    ) -> tuple[str, str]:
+        """Create a user who may do these things in a bucket, and return the key id and secret."""
+        admin = MinioAdmin(
+            endpoint=self.address,
+            credentials=StaticProvider(self.access_key, self.secret_key),
+            secure=self.endpoint.startswith("https:"),
+        )
+        user, secret = f"user-{secrets.token_hex(4)}", secret or secrets.token_hex(16)
+        places = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        allowed = {"Effect": "Allow", "Action": list(actions), "Resource": places}
+        admin.user_add(user, secret)
+        admin.policy_add(user, policy={"Version": "2012-10-17", "Statement": [allowed]})
+        admin.policy_set(user, user)
+        return user, secret
 
     def make_bucket(self) -> str:
         """Create an empty bucket, and return its name."""
@@ -99,6 +131,14 @@ def bucket_url(minio_server: MinioServer, monkeypatch: pytest.MonkeyPatch) -> st
     return f"s3://{minio_server.make_bucket()}"
 
 
+@pytest.fixture
+def own_server(minio_server: MinioServer) -> MinioServer:
+    """Give a server that was started here and may be administered, or skip."""
+    if os.environ.get(_ENDPOINT):
+        pytest.skip(f"the server of {_ENDPOINT} may not be ours to administer")
+    return minio_server
+
+
 @contextmanager
 def running_minio() -> Iterator[MinioServer]:
     """Use the server of the environment, or start one with a temporary folder.
@@ -110,55 +150,66 @@ def running_minio() -> Iterator[MinioServer]:
     if given:
         yield given
         return
-    binary = find_binary() or build_binary()
-    with tempfile.TemporaryDirectory(prefix="moco-minio-") as folder:
+    with started_minio() as server:
+        yield server
+
+
+@contextmanager
+def started_minio(
+    *, host: str = "127.0.0.1", tls: bool = False, region: str = "us-east-1", domain: str = ""
+) -> Iterator[MinioServer]:
+    """Start a server on loopback with a temporary folder.
+
+    Args:
+        host: An address of the loopback interface.
+        tls: Speak TLS only, with a certificate of an authority that nobody trusts yet.
+        region: What requests must be signed for.
+        domain: Below which host names are those of buckets.
+
+    Raises:
+        NoServerError: when there is none, saying what would help.
+    """
+    binary = find("minio") or build("minio", MODULE)
+    with tempfile.TemporaryDirectory(prefix="moco-minio-") as name:
+        folder = Path(name)
         server = MinioServer(
-            f"http://127.0.0.1:{_free_port()}", secrets.token_hex(8), secrets.token_hex(16)
+            f"{'https' if tls else 'http'}://{host}:{free_port()}",
+            secrets.token_hex(8),
+            secrets.token_hex(16),
+            region,
+            make_certificates(folder / "certificates") if tls else None,
         )
-        process = _start(binary, server, Path(folder))
+        process = _start(binary, server, folder, domain)
         try:
-            _wait_until_healthy(server, process, Path(folder))
+            _wait_until_healthy(server, process, folder)
             yield server
         finally:
             process.kill()  # its folder goes too: there is nothing to save
             process.wait()
 
 
-def find_binary() -> Path | None:
-    """Look for a server in the PATH and in the cache."""
-    cached = BINARIES / "minio"
-    if cached.is_file():
-        return cached
-    found = shutil.which("minio")
-    return Path(found) if found else None
+def make_certificates(folder: Path) -> Path:
+    """Make an authority of our own and a certificate of it for loopback, as MinIO reads them.
 
-
-def build_binary() -> Path:
-    """Build the server with Go into the cache; of several processes one builds.
+    Returns:
+        The authority's certificate.
 
     Raises:
-        NoServerError: when Go is missing or the build fails.
+        NoServerError: when there is no openssl.
     """
-    go = shutil.which("go")
-    if not go:
-        raise NoServerError(f"no MinIO server: set {_ENDPOINT}, install `minio`, or install Go")
-    BINARIES.mkdir(parents=True, exist_ok=True)
-    with (BINARIES / ".minio.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        binary = BINARIES / "minio"
-        if not binary.is_file():
-            environment = {**os.environ, "GOBIN": str(BINARIES), "CGO_ENABLED": "0"}
-            done = subprocess.run(
-                [go, "install", "-trimpath", MODULE],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-            if done.returncode or not binary.is_file():
-                raise NoServerError(f"MinIO was not built: {done.stderr.strip()[-500:]}")
-        return binary
+    openssl = shutil.which("openssl")
+    if not openssl:
+        raise NoServerError("no certificates for a MinIO with TLS: install openssl")
+    folder.mkdir()
+    new = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    new += ["-nodes", "-days", "2"]
+    authority = ["-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.crt"]
+    server = ["-subj", "/CN=127.0.0.1", "-keyout", "private.key", "-out", "public.crt"]
+    server += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+    server += ["-addext", "basicConstraints=critical,CA:false"]
+    for arguments in (authority, server):
+        subprocess.run([*new, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder / "ca.crt"
 
 
 def _given_server() -> MinioServer | None:
@@ -176,36 +227,41 @@ def _given_server() -> MinioServer | None:
         raise NoServerError(f"{_ENDPOINT} is set, but {missing} is not") from None
 
 
-def _start(binary: Path, server: MinioServer, folder: Path) -> subprocess.Popen[bytes]:
-    host = server.endpoint.removeprefix("http://")
+def _start(binary: Path, server: MinioServer, folder: Path, domain: str) -> subprocess.Popen[bytes]:
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(folder),
         "MINIO_ROOT_USER": server.access_key,
         "MINIO_ROOT_PASSWORD": server.secret_key,
+        "MINIO_SITE_REGION": server.region,
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
         "MINIO_CI_CD": "on",
+        **({"MINIO_DOMAIN": domain} if domain else {}),
     }
-    # Where Linux can, the server dies with us even if we are killed.
-    setpriv = shutil.which("setpriv")
-    guarded = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    command = [str(binary), "server", str(folder / "data"), "--address", server.address]
+    command += ["--certs-dir", str(folder / "certificates")]
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [*guarded, str(binary), "server", str(folder / "data"), "--address", host],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            guarded(command), env=environment, stdout=log, stderr=subprocess.STDOUT
         )
+
+
+def guarded(command: list[str]) -> list[str]:
+    """Let a program die with us even if we are killed, where Linux can."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 
 
 def _wait_until_healthy(
     server: MinioServer, process: subprocess.Popen[bytes], folder: Path
 ) -> None:
+    trusted = ssl.create_default_context(cafile=server.authority) if server.authority else None
+    url = f"{server.endpoint}/minio/health/ready"
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{server.endpoint}/minio/health/ready", timeout=1):
+            with urllib.request.urlopen(url, timeout=1, context=trusted):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
@@ -213,7 +269,8 @@ def _wait_until_healthy(
     raise NoServerError(f"MinIO did not start (exit code {process.poll()}): {log}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port on loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -223,4 +280,4 @@ def _free_port() -> int:
 if __name__ == "__main__":
     if sys.argv[1:] != ["build"]:
         sys.exit("usage: python -m tests.servers.minio build")
-    print(find_binary() or build_binary())
+    print(find("minio") or build("minio", MODULE))

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.core.errors import UsageError
-from components.core.store.base import Entry, HashMismatch, KeyNotFound, Store
+from components.core.store.base import Entry, HashMismatch, KeyNotFound, NotAllowed, Store
 from components.core.store.folder import FolderStore
 from components.core.store.keys import UnsafeKey
 
@@ -15,6 +15,7 @@ __all__ = [
     "FolderStore",
     "HashMismatch",
     "KeyNotFound",
+    "NotAllowed",
     "Store",
     "UnsafeKey",
     "is_remote",
@@ -55,8 +56,13 @@ def open_store(url: str | os.PathLike[str], environment: Mapping[str, str] = os.
         from components.core.store.settings import S3Settings
 
         bucket, _, prefix = url.partition("://")[2].partition("/")
+        settings = S3Settings.from_environment(environment)
         return S3Store(
-            bucket, prefix.strip("/"), S3Settings.from_environment(environment), parts.scheme
+            bucket,
+            prefix.strip("/"),
+            settings,
+            settings.credentials(environment),
+            parts.scheme,
         )
     raise UsageError(
         f"{url!r} names no store: write a folder, file:///folder, s3://bucket/prefix "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from components.core.errors import StoreError
+from components.core.errors import ExitCode, StoreError
 from components.core.store.keys import checked_key, files_below, path_within
 
 LAST = "manifest.json"  # a folder without it is no artifact, so it moves after all the rest
@@ -19,6 +19,12 @@ class KeyNotFound(StoreError):  # noqa: N818 - the name of the fact
 
 class HashMismatch(StoreError):  # noqa: N818 - the name of the fact
     """What the store holds is not what was put there."""
+
+
+class NotAllowed(StoreError):  # noqa: N818 - the name of the fact
+    """The store knows who asks, and does not let them do that."""
+
+    exit_code = ExitCode.NO_PERMISSION
 
 
 @dataclass(frozen=True, order=True)
@@ -53,12 +59,16 @@ class Store(Protocol):
     def put(self, source: Path, key: str) -> None:
         """Store a file, replacing what is there."""
 
-    def get(self, key: str, destination: Path) -> None:
+    def get(self, key: str, destination: Path) -> str:
         """Fetch a file; it appears at `destination` whole and verified, or not at all.
+
+        Returns:
+            The SHA-256 of the content.
 
         Raises:
             KeyNotFound, HashMismatch, DiskFullError.
         """
+        ...
 
     def read(self, key: str) -> bytes:
         """Fetch a small file's content.
@@ -83,13 +93,20 @@ class Store(Protocol):
     def delete(self, prefix: str) -> None:
         """Delete the files under a prefix, or the one file whose key it is, if there are any."""
 
-    def put_folder(self, folder: Path, prefix: str) -> None:
+    def put_folder(self, folder: Path, prefix: str, *, manifest: bool = True) -> None:
         """Store all files below a folder, many at a time, its manifest after all others.
+
+        Args:
+            folder: What to store.
+            prefix: Where to.
+            manifest: False leaves the manifest to the caller, who has something to do before.
 
         Raises:
             UnsafeKey: when the folder holds a link.
         """
         files = files_below(folder)
+        if not manifest:
+            files.pop(LAST, None)
         _transfer(files, lambda name: self.put(files[name], _joined(prefix, name)))
 
     def get_folder(self, prefix: str, folder: Path) -> None:
@@ -116,7 +133,7 @@ def _joined(prefix: str, name: str) -> str:
     return f"{checked_key(prefix)}/{name}" if prefix else name
 
 
-def _transfer(names: Iterable[str], move: Callable[[str], None]) -> None:
+def _transfer(names: Iterable[str], move: Callable[[str], object]) -> None:
     """Move files in parallel; after a failure the ones not begun are left."""
     names = set(names)
     with ThreadPoolExecutor(TRANSFERS, thread_name_prefix="store") as pool:

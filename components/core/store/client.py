@@ -1,7 +1,6 @@
 """The minio client with one rule for trying again, and with conditional writes."""
 
 import re
-import ssl
 from typing import Any
 
 import certifi
@@ -27,6 +26,15 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 # Errors of the moment that S3 reports under a status that usually means a mistake of ours.
 _BUSY_CODES = (b"RequestTimeout", b"OperationAborted", b"ConditionalRequestConflict")
 _CODE = re.compile(rb"<Code>(\w+)</Code>")
+# What OpenSSL calls the faults of TLS that a person must heal, and how.
+_TLS_WAYS_OUT = {
+    "CERTIFICATE_VERIFY_FAILED": (
+        "set AWS_CA_BUNDLE to the certificate of the store's authority, and the endpoint to a name "
+        "that the store's certificate has"
+    ),
+    "NO_CERTIFICATE_OR_CRL_FOUND": "set AWS_CA_BUNDLE to a PEM file that holds certificates",
+    "WRONG_VERSION_NUMBER": "the server speaks no TLS there: write http:// before the endpoint",
+}
 
 
 class BusyError(HTTPError):
@@ -36,8 +44,14 @@ class BusyError(HTTPError):
 def is_transient(error: Exception) -> bool:
     """Tell a fault that time heals from one that a person must."""
     if isinstance(error, SSLError):
-        return not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args)
+        return not tls_way_out(error)
     return isinstance(error, BusyError | NewConnectionError | ProtocolError | TimeoutError)
+
+
+def tls_way_out(error: SSLError) -> str:
+    """Say what heals a fault of TLS; nothing for one of the moment."""
+    reasons = (getattr(cause, "reason", "") for cause in error.args)
+    return next((_TLS_WAYS_OUT[reason] for reason in reasons if reason in _TLS_WAYS_OUT), "")
 
 
 def attempts(retry_seconds: float) -> Any:

@@ -53,9 +53,11 @@ class FolderStore(Store):
             _remember_digest(file, copy(data, file))
 
     @override
-    def get(self, key: str, destination: Path) -> None:
+    def get(self, key: str, destination: Path) -> str:
         with self._open(key) as data, replacing(destination, durable=False) as file:
-            self._verify(key, data, copy(data, file))
+            digest = copy(data, file)
+            self._verify(key, data, digest)
+            return digest
 
     @override
     def read(self, key: str) -> bytes:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+from minio.credentials.providers import Provider
 from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
@@ -28,10 +29,11 @@ from components.core.store.base import (
     Entry,
     HashMismatch,
     KeyNotFound,
+    NotAllowed,
     Store,
     deletion_order,
 )
-from components.core.store.client import PARALLEL_PARTS, Client, attempts, is_transient
+from components.core.store.client import PARALLEL_PARTS, Client, attempts, is_transient, tls_way_out
 from components.core.store.files import reading, replacing
 from components.core.store.keys import UnsafeKey, checked_key
 from components.core.store.settings import AWS, S3Settings
@@ -52,8 +54,10 @@ _STRICT_SERVERS = ("MinIO", "AmazonS3")
 _SETTLING_SECONDS = 0.5
 
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in AWS_PROFILE"
+_RIGHTS = "give this key the right to do that in the bucket, or use another key or bucket"
 _WAYS_OUT = {
     "AccessDenied": f"{_CREDENTIALS}, and the rights they give on the bucket",
+    "AuthorizationHeaderMalformed": "set AWS_REGION to the region of the bucket",
     "ExpiredToken": f"the credentials have expired: {_CREDENTIALS}",
     "InvalidAccessKeyId": f"the store does not know the access key: {_CREDENTIALS}",
     "InvalidTokenId": f"the session token is not valid: {_CREDENTIALS}",
@@ -88,7 +92,14 @@ class _Download:
 class S3Store(Store):
     """Keep files as objects under a prefix, each with its SHA-256 as user metadata."""
 
-    def __init__(self, bucket: str, prefix: str, settings: S3Settings, scheme: str = "s3") -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        settings: S3Settings,
+        credentials: Provider,
+        scheme: str = "s3",
+    ) -> None:
         try:
             check_bucket_name(bucket, strict=True)
         except ValueError as error:
@@ -101,7 +112,7 @@ class S3Store(Store):
         self._bucket = bucket
         self._root = f"{checked_key(prefix)}/" if prefix else ""
         self._settings = settings
-        self._credentials = settings.credentials()
+        self._credentials = credentials
         self._client = Client(settings, self._credentials, _TIMEOUT)
         self._large = threading.BoundedSemaphore(_LARGE_UPLOADS)
 
@@ -141,10 +152,10 @@ class S3Store(Store):
                 self._upload(name, file, size, digest)
 
     @override
-    def get(self, key: str, destination: Path) -> None:
+    def get(self, key: str, destination: Path) -> str:
         name = self._name(key)
         with self._explained(f"get {key}"), replacing(destination, durable=False) as file:
-            self._fetch(name, file)
+            return self._fetch(name, file)
 
     @override
     def read(self, key: str) -> bytes:
@@ -175,7 +186,9 @@ class S3Store(Store):
             keys = deletion_order(entry.key for entry in self._listed(prefix))
             doomed = [DeleteObject(self._name(key)) for key in keys]
             for failure in self._client.remove_objects(self._bucket, doomed):
-                raise self._error(f"delete {failure.name}", f"{failure.code}: {failure.message}")
+                kind = NotAllowed if failure.code == "AccessDenied" else StoreError
+                reason = f"{failure.code}: {failure.message}"
+                raise self._error(f"delete {failure.name}", reason, kind=kind)
 
     def _name(self, key: str) -> str:
         return self._root + checked_key(key)
@@ -242,15 +255,18 @@ class S3Store(Store):
                 raise UnsafeKey(f"{self.url} lists {name!r}, which is not under {start!r}")
             yield Entry(checked_key(name.removeprefix(self._root)), listed.size or 0)
 
-    def _fetch(self, name: str, sink: BinaryIO) -> None:
-        """Write an object's content into a file; a wrong one is fetched once more."""
+    def _fetch(self, name: str, sink: BinaryIO) -> str:
+        """Write an object's content into a file, and return its SHA-256.
+
+        A wrong one is fetched once more.
+        """
         try:
-            self._fetch_patiently(name, sink)
+            return self._fetch_patiently(name, sink)
         except HashMismatch as error:
             log.warning("fetching once more", reason=str(error))
-            self._fetch_patiently(name, sink)
+            return self._fetch_patiently(name, sink)
 
-    def _fetch_patiently(self, name: str, sink: BinaryIO) -> None:
+    def _fetch_patiently(self, name: str, sink: BinaryIO) -> str:
         """Download as long as it goes forward: each break has the whole time for trying again."""
         download = _Download()
         while True:
@@ -269,6 +285,7 @@ class S3Store(Store):
                 f"{self.url} holds something else than was put as {name!r}: SHA-256 {found}, "
                 f"was {download.expected}; make it again, or restore the object"
             )
+        return found
 
     def _go_on(self, name: str, download: _Download, sink: BinaryIO) -> None:
         """Download from where the last attempt ended, in order, hashing on the way."""
@@ -304,11 +321,14 @@ class S3Store(Store):
         except S3Error as error:
             if error.code == "NoSuchKey":
                 raise self._error(doing, "there is no such file", kind=KeyNotFound) from None
+            if error.code == "AccessDenied" and error.response.data:
+                # The answer to a HEAD has no body, and would look the same for a wrong secret.
+                reason = f"{error.code}: {error.message}"
+                raise self._error(doing, reason, _RIGHTS, NotAllowed) from None
             way_out = _WAYS_OUT.get(error.code or "", "")
             raise self._error(doing, f"{error.code}: {error.message}", way_out) from None
         except SSLError as error:
-            way_out = "set AWS_CA_BUNDLE to the certificate of the store's authority"
-            raise self._error(doing, str(error), way_out) from None
+            raise self._error(doing, str(error), tls_way_out(error)) from None
         except (HTTPError, MinioException) as error:
             way_out = f"check that {self._settings.endpoint or AWS} is right and up"
             raise self._error(doing, str(error), way_out) from None
@@ -321,7 +341,8 @@ class S3Store(Store):
         except Exception:  # a provider that asks the network may fail in any way
             access_key = "unknown"
         return kind(
-            f"cannot {doing}: {reason.rstrip('.')}. Store {self.url} (bucket {self._bucket}) at "
+            f"cannot {doing}: {reason.strip().rstrip('.')}. "
+            f"Store {self.url} (bucket {self._bucket}) at "
             f"{self._settings.endpoint or AWS}, access key id {access_key}"
             + (f": {way_out}" if way_out else "")
         )

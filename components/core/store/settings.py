@@ -3,9 +3,11 @@
 import configparser
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from minio.credentials.credentials import Credentials
 from minio.credentials.providers import (
     AWSConfigProvider,
     ChainedProvider,
@@ -23,6 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from components.core.errors import StoreError
 
@@ -46,6 +49,16 @@ _SERVICE_ACCOUNT_VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+# What the client's provider keeps of its process's environment, and under which attributes.
+_SERVICE_ACCOUNT_ATTRIBUTES = {
+    "_token": "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "_token_file": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "_identity_file": "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "_aws_region": "AWS_REGION",
+    "_role_arn": "AWS_ROLE_ARN",
+    "_role_session_name": "AWS_ROLE_SESSION_NAME",
+    "_full_uri": "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+}
 
 
 class S3Settings(BaseModel):
@@ -110,11 +123,14 @@ class S3Settings(BaseModel):
             faults = error.errors(include_url=False, include_input=False)
             raise StoreError("\n".join(_shown(f["loc"], f["msg"]) for f in faults)) from None
 
-    def credentials(self) -> Provider:
+    def credentials(self, environment: Mapping[str, str] = os.environ) -> Provider:
         """Give what signs the requests: the keys, else the usual files, else the service account.
 
         Files and service accounts are asked again when their credentials expire, as they do
         during a long training.
+
+        Args:
+            environment: Where files and service accounts are named.
 
         Raises:
             StoreError: when there are none.
@@ -122,9 +138,13 @@ class S3Settings(BaseModel):
         if self.access_key and self.secret_key:
             token = self.session_token.get_secret_value() if self.session_token else None
             return StaticProvider(self.access_key, self.secret_key.get_secret_value(), token)
-        if any(os.environ.get(name) for name in _SERVICE_ACCOUNT_VARIABLES):
-            return ChainedProvider([AWSConfigProvider(), IamAwsProvider()])
-        provider = AWSConfigProvider()
+        home = Path(environment.get("HOME") or Path.home())
+        provider = AWSConfigProvider(
+            environment.get("AWS_SHARED_CREDENTIALS_FILE") or str(home / ".aws" / "credentials"),
+            environment.get("AWS_PROFILE") or "default",
+        )
+        if any(environment.get(name) for name in _SERVICE_ACCOUNT_VARIABLES):
+            return ChainedProvider([provider, _ServiceAccount(environment)])
         try:
             provider.retrieve()
         except (ValueError, configparser.Error):
@@ -133,6 +153,28 @@ class S3Settings(BaseModel):
                 "AWS_PROFILE to a profile of the AWS credentials file"
             ) from None
         return provider
+
+
+class _ServiceAccount(IamAwsProvider):
+    """The client's own provider, but for the environment that it reads."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__()
+        for attribute, name in _SERVICE_ACCOUNT_ATTRIBUTES.items():
+            setattr(self, attribute, environment.get(name))
+        path = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        self._relative_uri = f"/{path.lstrip('/')}" if path else None
+
+    @override
+    def retrieve(self) -> Credentials:
+        try:
+            return super().retrieve()
+        except Exception as error:  # of files, of the network, of what is answered
+            raise StoreError(
+                f"the pod's service account gives no credentials for the store: {error}; check "
+                f"{' / '.join(_SERVICE_ACCOUNT_VARIABLES)}, or set {_KEY_VARIABLES[0][0]} and "
+                f"{_KEY_VARIABLES[0][1]}"
+            ) from None
 
 
 def _shown(location: tuple[int | str, ...], message: str) -> str:

@@ -1,5 +1,9 @@
 """URLs and the environment's settings."""
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -68,6 +72,69 @@ def test_credentials_come_from_a_profile_of_the_usual_file(
 
     assert credentials.access_key == "from-file"
     assert credentials.secret_key == CANARY
+
+
+@pytest.fixture
+def account_server() -> Iterator[tuple[str, list[str]]]:
+    """Give out credentials as a pod's agent does; also return the tokens that it was shown."""
+    tokens: list[str] = []
+
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers.get("Authorization", ""))
+            given = {"AccessKeyId": "from-account", "SecretAccessKey": CANARY, "Token": "token"}
+            body = json.dumps({**given, "Expiration": "2099-01-01T00:00:00Z"}).encode()
+            self.send_response(200 if self.path == "/account" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Agent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", tokens
+        server.shutdown()
+
+
+def test_only_the_given_environment_says_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account_server: tuple[str, list[str]]
+) -> None:
+    url, tokens = account_server
+    full_uri = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+    (tmp_path / "mine").write_text(
+        f"[lab]\naws_access_key_id = mine\naws_secret_access_key = {CANARY}\n"
+    )
+    (tmp_path / "given").write_text(
+        f"[default]\naws_access_key_id = given\naws_secret_access_key = {CANARY}\n"
+    )
+    for name, value in {
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "mine"),
+        "AWS_PROFILE": "lab",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "my-token"),
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/mine",
+        full_uri: f"{url}/mine",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "my-token",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def access_key(environment: dict[str, str]) -> str:
+        settings = S3Settings.from_environment(environment)
+        return settings.credentials(environment).retrieve().access_key
+
+    assert access_key({"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "given")}) == "given"
+    assert not tokens
+    none = {"HOME": str(tmp_path)}
+    token = {"AWS_CONTAINER_AUTHORIZATION_TOKEN": "given-token"}
+    assert access_key({**none, full_uri: f"{url}/account", **token}) == "from-account"
+    assert tokens == ["given-token"]
+
+    with pytest.raises(StoreError, match="no credentials for the store: set AWS_ACCESS_KEY_ID"):
+        open_store("s3://bucket", none)
+    store = open_store("s3://bucket", {**none, full_uri: f"{url}/nothing", "AWS_REGION": "r"})
+    with pytest.raises(StoreError, match=f"service account gives no credentials.*{full_uri}"):
+        store.list()
 
 
 def test_settings_come_from_the_first_variable_that_is_set() -> None:

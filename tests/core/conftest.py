@@ -1,10 +1,13 @@
-"""A disk that is soon full."""
+"""A disk that is soon full, and a network that can be spoilt."""
 
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers.go import NoServerError
+from tests.servers.toxiproxy import Toxiproxy, running_toxiproxy
 
 
 @pytest.fixture
@@ -23,3 +26,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=False)
+
+
+@pytest.fixture(scope="session")
+def toxiproxy() -> Iterator[Toxiproxy]:
+    """Run a toxiproxy for the session, or skip with the reason."""
+    try:
+        with running_toxiproxy() as proxy:
+            yield proxy
+    except NoServerError as reason:
+        pytest.skip(str(reason))
