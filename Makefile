@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: help run setup setup-dev test check lint types contracts unit minio bench golden lock clean
+.PHONY: help run setup setup-dev test check lint types contracts unit servers images bench golden lock clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,6 +24,7 @@ check: lint types contracts  ## everything that needs no test run
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint images/*/Dockerfile
 
 types: setup-dev
 	$(BIN)/mypy
@@ -31,11 +32,19 @@ types: setup-dev
 contracts: setup-dev
 	$(BIN)/lint-imports
 
-unit: setup-dev minio  ## the tests alone; ARGS='-k NAME' chooses
+unit: setup-dev servers  ## the tests alone; ARGS='-k NAME' chooses
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
-minio: setup-dev  ## build the MinIO server that the store's tests talk to, where Go is present
+servers: setup-dev  ## build the servers and tools that tests talk to, where Go is present
 	@$(BIN)/python -m tests.servers.minio build || echo "no MinIO server: the store's S3 tests will be skipped"
+	@$(BIN)/python -m tests.servers.toxiproxy build || echo "no toxiproxy: the store's network tests will be skipped"
+	@$(BIN)/python -m tests.servers.helm build || echo "no Helm: the chart's tests will be skipped"
+
+# Needs no environment: Python 3.11 or later, and Docker or Podman.
+images:  ## build the container images; images/README.md says how to push them
+	@$(PYTHON) -m images.build $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(PUSH),--push) \
+	  $(if $(BASE),--base '$(BASE)') $(if $(ENGINE),--engine '$(ENGINE)') \
+	  $(if $(SOURCE),--source '$(SOURCE)') $(ARGS)
 
 bench: setup-dev $(VENV)/.bench  ## measure against peers; prints ratios in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -61,7 +70,7 @@ $(UV): requirements-uv.lock
 	@touch $@
 
 define install
-	$(UV) pip install -q --python $(BIN)/python --require-hashes -r $(1)
+	$(UV) pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r $(1)
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 endef

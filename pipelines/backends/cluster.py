@@ -5,6 +5,7 @@ Everything here is known without Kubeflow Pipelines installed.
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from components.core.stage import Resources, Stage
 from pipelines.plan import Existing, Plan
 
 DIGESTS = Path(pipelines.__path__[0]).parent / "images" / "digests.json"
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")  # what a reference by digest ends with
 BUCKET_SCHEMES = ("s3://", "minio://", "gs://")
 MINIATURE = Resources(gpus=0, cpus=1, memory=3, shared_memory=1)
 """The most that a pod gets at the scale of the digits: a node of any cluster has room for it."""
@@ -56,6 +58,8 @@ class ClusterOptions(Config):
     """Pipeline root: where the runs' artifacts go."""
     images: dict[str, str] = Field(default_factory=dict)
     """Reference of each image by its name below `images/`; by default what was built last."""
+    allow_tags: bool = False
+    """Whether images of full-scale runs may be tags, behind which the content can change."""
     pull_secrets: tuple[str, ...] = ()
     """Secrets with the credentials of the images' registry."""
     accelerator: str = "nvidia.com/gpu"
@@ -199,10 +203,38 @@ def default_image(name: str) -> str:
     return f"moco-transfer/{name}:{version}"
 
 
+def plan_images(plan: Plan, options: ClusterOptions) -> dict[str, str]:
+    """Return the reference of every image that a plan's steps run in, by its name."""
+    names = sorted({stage.image for stage in stages(plan)})
+    return {name: options.images.get(name) or default_image(name) for name in names}
+
+
+def require_digests(plan: Plan, options: ClusterOptions) -> None:
+    """Make sure that what runs at full scale stays the same, and can be named years later.
+
+    A tag can be moved between two steps of a run, and a step's cached outputs are
+    taken over by the reference alone.
+
+    Raises:
+        UsageError: naming every image that is given by a tag.
+    """
+    if plan.scale != "full" or options.allow_tags:
+        return
+    images = plan_images(plan, options)
+    tags = {name: one for name, one in images.items() if not DIGEST.search(one)}
+    if tags:
+        listed = ", ".join(f"{name} is {reference}" for name, reference in tags.items())
+        first = next(iter(tags))
+        raise UsageError(
+            f"a full-scale run needs its images by digest (REPOSITORY@sha256:…), but {listed}. "
+            "`make images REGISTRY=HOST/PATH PUSH=1` builds them and records their digests; "
+            f"--cluster images.{first}=REFERENCE names one; --cluster allow_tags=true takes tags"
+        )
+
+
 def _image_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
-    for image in sorted({stage.image for stage in stages(plan)}):
-        default = options.images.get(image) or default_image(image)
-        yield Parameter(image_parameter(image), default, f"reference of the image {image}")
+    for name, reference in plan_images(plan, options).items():
+        yield Parameter(image_parameter(name), reference, f"reference of the image {name}")
 
 
 def _resource_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:

@@ -1,0 +1,214 @@
+"""The image of the stages, as it was built here: in the conditions of a pod, and as any user."""
+
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.core.errors import ExitCode
+from components.core.manifest import read_manifest
+from components.core.stage import load_stage, stage_names
+from components.core.version import code_of
+from images.build import ROOT, Engine, current_version
+from pipelines.recipes import Options, build_plan, load_recipe
+
+SECONDS = 400  # for what takes a few, on a machine with much else to do
+# As *restricted* pods run: a user whom the image does not know, nothing to write to but /tmp.
+RESTRICTED = [
+    *("--read-only", "--tmpfs", "/tmp", "--user", "12345:12345", "--cap-drop", "ALL"),
+    *("--security-opt", "no-new-privileges", "--network", "none"),
+]
+PROBE = """\
+import json
+from components.core.stage import load_stage, stage_names
+from components.core.version import code_of
+print(json.dumps({name: code_of(load_stage(name)).model_dump() for name in stage_names()}))
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def image(engine: Engine) -> str:
+    reference = f"moco-transfer/torch:{current_version(ROOT)}"
+    present = subprocess.run(
+        ["docker", "image", "inspect", reference], capture_output=True, check=False
+    )
+    if present.returncode:
+        pytest.skip(f"{reference} is not here: `make images` builds it")
+    return reference
+
+
+@pytest.fixture
+def container(image: str) -> Iterator[str]:
+    """Give the name of a container that is gone after the test."""
+    name = f"moco-test-{uuid.uuid4().hex[:12]}"
+    yield name
+    subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+
+
+@pytest.fixture
+def run(image: str, container: str) -> Run:
+    """Run a command line in the image, as a pod would."""
+
+    def run(*command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        start = ["docker", "run", "--rm", "--name", container, *RESTRICTED, *options, image]
+        return subprocess.run(
+            [*start, *command], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """Return a folder that the container's user may write to."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+def mounted(folder: Path) -> tuple[str, ...]:
+    """Mount a folder; what is written there belongs to who runs the tests, unless to root."""
+    return ("-v", f"{folder}:/work", "--user", str(os.getuid() or 12345))
+
+
+@pytest.fixture
+def of_this_code(run: Run) -> None:
+    """Skip what hands this checkout's configs to an image of other code."""
+    done = run("python", "-c", PROBE)
+    assert done.returncode == 0, done.stderr
+    known = json.loads(done.stdout)
+    for name in ("digits", "pretrain"):
+        if known[name]["digest"] != code_of(load_stage(name)).digest:
+            pytest.skip("the image was built from other code: `make images` builds it again")
+
+
+def test_it_identifies_its_code(run: Run, image: str, engine: Engine) -> None:
+    labels = engine.inspect(image)["Config"]["Labels"]
+
+    done = run("python", "-c", PROBE)
+
+    known = json.loads(done.stdout)
+    assert known.keys() == set(stage_names())
+    for code in known.values():
+        assert code["version"] == labels["org.opencontainers.image.version"]
+        assert code["commit"] == labels["org.opencontainers.image.revision"]
+
+
+def test_it_holds_what_runs_and_not_what_builds(run: Run) -> None:
+    done = run("sh", "-c", "id -u; for x in python moco gcc cc pip uv; do command -v $x; done; :")
+
+    assert done.stdout.split() == ["12345", "/opt/venv/bin/python", "/opt/moco/bin/moco"]
+
+
+def test_nothing_of_it_can_be_written_by_everybody(run: Run) -> None:
+    done = run("sh", "-c", "find /opt /usr /etc -perm -o+w ! -type l 2>/dev/null")
+
+    assert done.stdout == ""
+
+
+def test_every_module_can_be_imported(run: Run) -> None:
+    code = (
+        "import importlib, pkgutil, components, pipelines\n"
+        "for package in (components, pipelines):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not module.name.endswith('__main__'):\n"
+        "            importlib.import_module(module.name)\n"
+    )
+
+    done = run("python", "-W", "error::ImportWarning", "-c", code)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stage", sorted(stage_names()))
+def test_a_stages_own_command_line_is_the_entry(run: Run, stage: str) -> None:
+    done = run("python", "-m", f"components.{stage}", "--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"usage: python -m components.{stage} " in done.stdout
+
+
+def test_moco_is_there_and_what_runs_without_a_command(run: Run) -> None:
+    assert "Usage: moco" in run().stdout
+    assert run("moco", "list").stdout.startswith("appendix: ")
+
+
+def test_a_data_set_can_be_checked_in_it(run: Run, shared: Path) -> None:
+    (shared / "train").mkdir()
+
+    done = run("moco", "data", "check", "imagenet", "/work", options=mounted(shared))
+
+    assert done.returncode == ExitCode.BAD_DATA, done.stderr
+    assert "/work: " in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("of_this_code")
+def test_a_stopped_training_saves_and_the_same_command_continues(
+    image: str, run: Run, container: str, shared: Path
+) -> None:
+    plan = build_plan(load_recipe("pretrain"), Options(scale="digits"))
+    digits = plan.step("digits").config.model_copy(update={"train_scenes": 400, "val_scenes": 50})
+    made = run(
+        *("python", "-m", "components.digits", "--config", digits.to_json()),
+        *("--output.imagenet", "/work/imagenet", "--output.inaturalist", "/work/inaturalist"),
+        options=mounted(shared),
+    )
+    assert made.returncode == 0, made.stderr
+    assert read_manifest(shared / "imagenet").stage == "digits"
+    config = plan.step("pretrain_moco_in1m").config.model_copy(update={"epochs": 1000})
+
+    docker(
+        *("run", "--detach", "--name", container, *RESTRICTED, *mounted(shared)),
+        *("--env", "OMP_NUM_THREADS=1", image, "python", "-m", "components.pretrain"),
+        *("--config", config.to_json(), "--input.data", "/work/imagenet"),
+        *("--output.encoder", "/work/encoder", "--output.metrics", "/work/metrics"),
+        *("--state", "/work/state"),
+    )
+    wait_for_event(container, "progress")
+    docker("stop", "--time", "120", container)
+
+    exit_code = docker("inspect", "--format", "{{.State.ExitCode}}", container)
+    assert int(exit_code) == ExitCode.INTERRUPTED
+    (stopped,) = (one for one in events(container) if one.get("exit_code"))
+    assert "the checkpoint is safe" in stopped["event"]
+    docker("start", container)
+    continued = wait_for_event(container, "continuing from a checkpoint")
+    assert f"stopped at step {continued['step']} of" in stopped["event"]
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(
+        ["docker", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def events(container: str) -> list[dict[str, Any]]:
+    """Return what a container has logged."""
+    lines = docker("logs", container).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def wait_for_event(container: str, name: str) -> dict[str, Any]:
+    deadline = time.monotonic() + SECONDS
+    while not (found := [one for one in events(container) if one["event"] == name]):
+        assert time.monotonic() < deadline, docker("logs", container)
+        time.sleep(0.5)
+    return found[0]
