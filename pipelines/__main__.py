@@ -17,20 +17,25 @@ RUN is a run's id or the beginning of one, a recipe (its newest run, reruns asid
 Runs are kept in ./runs, or where MOCO_RUNS says. Every command takes --traceback, or \
 MOCO_TRACEBACK=1, to show where an error arose.
 
-Exit codes: 0 done; 1 a defect; 64 wrong command line; 65 bad data set or artifact; 69 store \
-lost; 70 loss not finite; 73 disk full; 75 interrupted, the same command continues; 77 not \
-writable; 78 bad config. `moco run` exits with the code of the step that failed first."""
+Exit codes: 0 done; 1 a defect; 64 wrong command line; 65 bad data set or artifact; 68 cluster \
+not there or not right; 69 store lost; 70 loss not finite; 73 disk full; 75 interrupted, the same \
+command continues; 77 not allowed or not writable; 78 bad config. `moco run` \
+and `moco status RUN --watch` exit with the code of the step that failed first."""
 
 COMMANDS = {
     "list": ("recipes:list_recipes", "List the recipes, with the tables and rows they fill."),
     "plan": ("recipes:plan", "Show what a recipe would run and reuse, and what it may cost."),
     "compile": ("recipes:compile_recipe", "Write a recipe as a Kubeflow pipeline."),
     "run": ("run:run", "Run a recipe on this machine."),
+    "submit": ("submit:submit", "Run a recipe on a cluster."),
     "status": ("look:status", "List the runs, or the steps of one."),
     "logs": ("look:logs", "Print the logs of a run or of one of its steps."),
     "rerun": ("run:rerun", "Run one step of a run again, on the same inputs."),
+    "cancel": ("submit:cancel", "Stop a run."),
+    "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),
     "report": ("report:report", "Make one report over several runs."),
     "explain": ("explain:explain", "Follow a measured number down to the data."),
+    "doctor": ("doctor:doctor", "Check a cluster before anything is spent on it."),
     "data": ("data:app", "Check data sets."),
 }
 

@@ -1,14 +1,19 @@
 """The cells of a run's tables: which artifact fills each, and how people name them."""
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import DataError, UsageError
 from components.core.manifest import MANIFEST
+from components.core.store import is_remote
 from components.report import ReportConfig, Table
 from pipelines.plan import Existing, Output, Plan, Source
 from pipelines.runs import DONE, Run
+
+EXISTING = ".existing"
+"""Folder, in a run's own, of the cells that it took from elsewhere and that were pulled."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,14 @@ def cells_of(run: Run) -> dict[str, Cell]:
     A rerun without a report fills cells of the run that it came from.
     """
     plan = run.plan
-    origin = _origin(run)
+    origin = origin_of(run)
     cells = {} if origin is None or plan.reports() else _cells(run, origin.plan, plan)
     return cells | _cells(run, plan, plan)
 
 
 def report_config_of(run: Run) -> ReportConfig:
     """Return the tables of a run, those of the run it came from if it has no report."""
-    origin = _origin(run)
+    origin = origin_of(run)
     if origin is not None and not run.plan.reports():
         return report_config_of(origin)
     return run.plan.report_config()
@@ -99,7 +104,20 @@ def table_of(config: ReportConfig, key: str) -> Table | None:
     return next((t for t in config.tables if key.startswith(f"{t.key}__")), None)
 
 
-def _origin(run: Run) -> Run | None:
+def pulled_artifact(run: Run, source: Existing) -> Path:
+    """Return where an artifact from elsewhere is kept once it was pulled."""
+    return run.folder / EXISTING / hashlib.sha256(source.uri.encode()).hexdigest()[:16]
+
+
+def existing_artifact(run: Run, source: Existing) -> Path:
+    """Return where an artifact from elsewhere is: where it was pulled to, else where it lay."""
+    pulled = pulled_artifact(run, source)
+    if is_remote(source.uri) or pulled.exists():
+        return pulled
+    return Path(source.uri.removeprefix("file://"))
+
+
+def origin_of(run: Run) -> Run | None:
     """Return the run that a rerun takes its upstream artifacts from, if it is still there."""
     parent = run.record.parent
     origin = Run(run.folder.parent / parent.run) if parent else None
@@ -116,5 +134,5 @@ def _cells(run: Run, reports: Plan, plan: Plan) -> dict[str, Cell]:
                 artifact = run.artifact(source.step, source.port, source.kind)
                 cells[key] = Cell(key, run, source, artifact)
             elif isinstance(source, Existing) and reports is plan:
-                cells[key] = Cell(key, run, source, Path(source.uri))
+                cells[key] = Cell(key, run, source, existing_artifact(run, source))
     return cells

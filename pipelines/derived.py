@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from components.core.errors import DataError, UsageError
 from components.core.manifest import Manifest, read_manifest
@@ -12,11 +12,20 @@ from pipelines.cells import Cell, cells_of, report_config_of
 from pipelines.plan import Existing, Output, Plan, Source
 from pipelines.runs import DONE, Run
 
+Places = Mapping[tuple[str, str], str]
+"""URLs of a submitted run's finished artifacts, by step and port."""
 
-def rerun_plan(run: Run, name: str, downstream: bool = False) -> Plan:
+
+def rerun_plan(run: Run, name: str, downstream: bool = False, places: Places | None = None) -> Plan:
     """Plan one step of a run again, or it and all that depend on it.
 
     What the steps read of others becomes an existing artifact: that of the run.
+
+    Args:
+        run: The run.
+        name: The step.
+        downstream: Whether all that depend on it run too.
+        places: Where a submitted run's artifacts are; those of a local run are in its folder.
 
     Raises:
         UsageError: if the run has no such step, naming the nearest.
@@ -31,9 +40,9 @@ def rerun_plan(run: Run, name: str, downstream: bool = False) -> Plan:
         inputs: dict[str, Source | dict[str, Source]] = {}
         for port, bound in step.inputs.items():
             if isinstance(bound, Mapping):
-                members = {key: _taken(run, plan, source) for key, source in bound.items()}
+                members = {key: _taken(run, plan, source, places) for key, source in bound.items()}
                 inputs[port] = {key: source for key, source in members.items() if source}
-            elif source := _taken(run, plan, bound):
+            elif source := _taken(run, plan, bound, places):
                 inputs[port] = source
             else:
                 assert isinstance(bound, Output)
@@ -84,10 +93,98 @@ def report_plan(runs: Sequence[Run]) -> Plan:
     return plan
 
 
-def _taken(run: Run, plan: Plan, source: Source) -> Source | None:
+def fill_plan(plan: Plan, earlier: Sequence[tuple[Run, Places]]) -> Plan:
+    """Plan only what the empty cells of a plan's report need.
+
+    What earlier runs made of the same stage, config and inputs becomes an existing artifact,
+    whatever code made it; the report is made anew over all cells.
+
+    Args:
+        plan: The whole plan.
+        earlier: Submitted runs and where their artifacts are, the oldest first.
+
+    Returns:
+        The plan; without steps if no cell is empty.
+    """
+    made: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for run, places in earlier:
+        for port, digest in _digests(run.plan, origins).items():
+            if port in places:
+                made[digest] = places[port]
+                origins[places[port]] = digest
+    wanted = _digests(plan, origins)
+    needed = _needed(plan, {port for port, digest in wanted.items() if digest in made})
+    filling = Plan(plan.name, plan.scale)
+    if not needed:
+        return filling
+
+    def taken(source: Source) -> Source:
+        if isinstance(source, Output) and source.step not in filling.steps:
+            return Existing(made[wanted[source.step, source.port]], source.kind)
+        return source
+
+    for step in plan:
+        if step.name in needed or step.stage is REPORT:
+            inputs = {
+                port: {key: taken(one) for key, one in bound.items()}
+                if isinstance(bound, Mapping)
+                else taken(bound)
+                for port, bound in step.inputs.items()
+            }
+            filling.add(step.stage, step.name, step.config, **inputs)
+    return filling
+
+
+def _needed(plan: Plan, made: Collection[tuple[str, str]]) -> set[str]:
+    """Return the steps that the empty cells need, given the outputs that exist."""
+    pending = [cell for cell in plan.cells().values() if (cell.step, cell.port) not in made]
+    needed: set[str] = set()
+    while pending:
+        output = pending.pop()
+        if output.step not in needed:
+            needed.add(output.step)
+            sources = (source for _, source in plan.step(output.step).sources())
+            pending += [
+                source
+                for source in sources
+                if isinstance(source, Output) and (source.step, source.port) not in made
+            ]
+    return needed
+
+
+def _digests(plan: Plan, origins: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Identify every output of a plan by all that leads to it, whatever the steps are called.
+
+    Args:
+        plan: The plan.
+        origins: Identities of artifacts that exist, by URL.
+    """
+    found: dict[tuple[str, str], str] = {}
+
+    def identity(source: Source) -> str:
+        if isinstance(source, Output):
+            return found[source.step, source.port]
+        if isinstance(source, Existing):
+            return origins.get(source.uri, source.uri)
+        return f"mounted {source.name}"
+
+    for step in plan:
+        inputs = {port: identity(source) for port, source in step.sources()}
+        for port in step.stage.outputs:
+            facts = [step.stage.name, port, step.config.to_json(), inputs]
+            text = json.dumps(facts, sort_keys=True)
+            found[step.name, port] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def _taken(run: Run, plan: Plan, source: Source, places: Places | None) -> Source | None:
     """Return a source of the rerun: a step of it, an artifact of the run, or nothing."""
     if not isinstance(source, Output) or source.step in plan.steps:
         return source
+    if places is not None:
+        url = places.get((source.step, source.port))
+        return Existing(url, source.kind) if url else None
     if run.status(source.step).state not in DONE:
         return None
     return Existing(str(run.artifact(source.step, source.port, source.kind)), source.kind)
@@ -126,7 +223,11 @@ def _merged(runs: Sequence[Run], scale: str, metrics: Mapping[str, Source]) -> R
             }
         )
     figures = {figure.key: figure for config in configs for figure in config.figures}
-    return ReportConfig(scale=scale, tables=tuple(tables.values()), figures=tuple(figures.values()))
+    merged = ReportConfig(
+        scale=scale, tables=tuple(tables.values()), figures=tuple(figures.values())
+    )
+    titles = {config.title for config in configs}
+    return merged.model_copy(update={"title": titles.pop()}) if len(titles) == 1 else merged
 
 
 def _rows(known: Sequence[Row], more: Sequence[Row]) -> tuple[Row, ...]:

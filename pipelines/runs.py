@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.core.config import nearest
 from components.core.errors import DataError, UsageError
 from components.core.stage import Port
+from components.core.store import is_remote, open_store
 from pipelines.plan import Plan, read_plan
 
 PLAN, RECORD, STATUS, LOG, STATE, LOCK = (
@@ -72,6 +74,8 @@ class Parent(_Record):
     run: str
     steps: tuple[str, ...]
     """What is executed again."""
+    states: dict[str, str] = {}
+    """Where the in-flight state of steps lies that continue the earlier attempt."""
 
 
 class ClusterRun(_Record):
@@ -283,6 +287,11 @@ def create_run(
     return run
 
 
+def forget_run(run: Run) -> None:
+    """Remove the folder of a run that never began."""
+    shutil.rmtree(run.folder)
+
+
 def all_runs(runs: Path) -> list[Run]:
     """Return every run of a folder, the newest first; one of another version is left out."""
     found = []
@@ -300,17 +309,23 @@ def unfinished_run(
     text = plan.to_json()
     for run in all_runs(runs):
         record = run.record
+        if record.cluster is not None:
+            continue
         if record.parent == parent and record.mounts == mounts and run.plan_text == text:
             return None if record.state == "finished" else run
     return None
 
 
 def find_run(name: str, runs: Path) -> Run:
-    """Find a run by path, by id, by recipe (the newest that is no rerun), or by how its id begins.
+    """Find a run by path or URL, by id or its beginning, or by recipe (the newest but reruns).
 
     Raises:
         UsageError: if there is none, naming the nearest, or if there are several.
     """
+    if is_remote(name):
+        from pipelines.cluster.bucket import open_bucket_run  # which reads runs with this module
+
+        return open_bucket_run(name, open_store(name), runs)
     if (Path(name) / RECORD).is_file():
         return Run(Path(name).absolute())
     if (runs / name / RECORD).is_file():

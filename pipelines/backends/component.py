@@ -19,7 +19,7 @@ IMAGE = "image"  # parameter with the image's reference; a stage finds it in the
 EXECUTOR_INPUT = "{{$}}"
 
 
-def component_text(step: Step, environment: Mapping[str, str]) -> str:
+def component_text(step: Step, environment: Mapping[str, str], state: str | None = None) -> str:
     """Write the component of a step: text for `kfp.components.load_component_from_text`.
 
     Its name is the step's, because that of the task follows, and with it the
@@ -28,6 +28,7 @@ def component_text(step: Step, environment: Mapping[str, str]) -> str:
     Args:
         step: The step.
         environment: Variables of its container, the same in every run.
+        state: URL of an earlier attempt's in-flight state that it continues.
 
     Raises:
         ValueError: if ports and keys of the step make the same name twice.
@@ -42,7 +43,7 @@ def component_text(step: Step, environment: Mapping[str, str]) -> str:
     if len(set(names)) < len(names):
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
-    python, module, *arguments = step_argv(step)
+    python, module, *arguments = step_argv(step, state)
     document = {
         "name": step.name,
         "description": step.stage.summary,
@@ -63,13 +64,13 @@ def component_text(step: Step, environment: Mapping[str, str]) -> str:
     return json.dumps(document)  # JSON is YAML
 
 
-def step_argv(step: Step) -> list[str]:
+def step_argv(step: Step, state: str | None = None) -> list[str]:
     """Build the command line of a step with what the launcher replaces in place of values."""
     outputs = {name: f"{{{{$.outputs.artifacts['{name}'].path}}}}" for name in step.stage.outputs}
     # State lies beside the URI of the first output: a pod that is started again, and the
     # platform's retry of a failed run, get the same URI.
     first = next(iter(step.stage.outputs))
-    state = f"{{{{$.outputs.artifacts['{first}'].uri}}}}.state"
+    state = state or f"{{{{$.outputs.artifacts['{first}'].uri}}}}.state"
     return step.stage.argv(
         parameter_placeholder(CONFIG),
         {

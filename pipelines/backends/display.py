@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
 from pipelines.backends.machine import Machine
@@ -25,8 +26,8 @@ MARKS = {
 class Display(Protocol):
     """What is told how a run goes."""
 
-    def start(self, run: Run, machine: Machine) -> None:
-        """Begin."""
+    def start(self, run: Run, machine: Machine | None = None) -> None:
+        """Begin; the machine is that of a run that this process executes."""
 
     def changed(self, step: str, status: StepStatus) -> None:
         """Take note that a step has another state."""
@@ -61,6 +62,15 @@ class Tally:
     states: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def of(cls, run: Run, machine: Machine | None) -> "Tally":
+        """Begin to count: the time from now on, or that of a run which somebody else executes."""
+        record = run.record
+        tally = cls(len(record.steps))
+        if machine is None:
+            tally.started -= ((record.ended or datetime.now(UTC)) - record.created).total_seconds()
+        return tally
+
     def count(self, *states: str) -> int:
         """Return how many steps are in one of some states."""
         return sum(state in states for state in self.states.values())
@@ -83,7 +93,7 @@ def outcome(step: str, status: StepStatus, width: int) -> str:
     """Return the line of a step that has come to an end."""
     line = f"{MARKS[status.state]} {step:<{width}}  {status.state}"
     if status.state == "reused":
-        return f"{line} from {status.origin}"
+        return f"{line} {reused_from(status)}"
     if status.state == "finished":
         line += f" in {duration(status.seconds)}"
         if status.left_out:
@@ -94,6 +104,11 @@ def outcome(step: str, status: StepStatus, width: int) -> str:
     if status.state == "failed":
         line += f" with exit code {status.exit_code} after {duration(status.seconds)}"
     return line
+
+
+def reused_from(status: StepStatus) -> str:
+    """Say where the artifacts of a reused step come from."""
+    return f"from {status.origin}" if status.origin else status.reason
 
 
 def failure_lines(status: StepStatus) -> str:
@@ -121,14 +136,16 @@ class PlainDisplay:
         self.width = 0
         self.said: dict[str, float] = {}
 
-    def start(self, run: Run, machine: Machine) -> None:
+    def start(self, run: Run, machine: Machine | None = None) -> None:
         """Say which run it is."""
         steps = run.record.steps
         self.width = max(map(len, steps), default=0)
-        self.tally = Tally(len(steps))
-        side = f"{machine.jobs} at a time" if machine.jobs > 1 else "one at a time"
-        gpus = f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
-        self._say(f"run {run.id}: {number(len(steps), 'step')}, {side}{gpus}")
+        self.tally = Tally.of(run, machine)
+        line = f"run {run.id}: {number(len(steps), 'step')}"
+        if machine:
+            line += f", {machine.jobs} at a time" if machine.jobs > 1 else ", one at a time"
+            line += f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
+        self._say(line)
 
     def changed(self, step: str, status: StepStatus) -> None:
         """Say it."""
@@ -137,6 +154,10 @@ class PlainDisplay:
             self.said[step] = time.monotonic()
             again = f", attempt {status.attempt}" if status.attempt > 1 else ""
             self._say(f"{MARKS['running']} {step:<{self.width}}  started{again}")
+            return
+        if status.state == "waiting":
+            if status.reason:
+                self._say(f"{MARKS['waiting']} {step:<{self.width}}  waits: {status.reason}")
             return
         self._say(outcome(step, status, self.width) + f"   [{self.tally}]")
         if status.state == "failed":

@@ -31,19 +31,29 @@ from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
 MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
 MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of the cluster
+MINIATURE_CPU = "250m"
 LABEL = 63  # longest value of a pod's label
 SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
+CERTIFICATES = "/etc/moco-transfer/certificates"
 
 # The user has no entry in the image's passwd: libraries ask for a name (torch's compiler does)
 # and for a home with room for their caches.
 USER_ENVIRONMENT = {"HOME": SCRATCH, "USER": "moco"}
 
 
-def compile_plan(plan: Plan, path: Path, cluster: ClusterOptions) -> None:
+def compile_plan(
+    plan: Plan, path: Path, cluster: ClusterOptions, states: Mapping[str, str] | None = None
+) -> None:
     """Write a plan as a Kubeflow pipeline, the same bytes for the same plan.
 
     Every step becomes a task that runs the stage's own command line; nothing is
     written if the plan is refused.
+
+    Args:
+        plan: The plan.
+        path: The file.
+        cluster: What it asks of the cluster.
+        states: URLs of in-flight state by step, for steps that continue an earlier attempt.
 
     Raises:
         UsageError: if the plan is too large for one run, or needs a file that no pod can read,
@@ -55,7 +65,7 @@ def compile_plan(plan: Plan, path: Path, cluster: ClusterOptions) -> None:
             f"the plan {plan.name} has {count} tasks; one run takes {MAX_TASKS}. Compile it in "
             "parts: some of its rows each (--rows), or fewer trials (--trials)"
         )
-    text = _compile(plan, cluster)
+    text = _compile(plan, cluster, states or {})
     size = len(text.encode())
     if size > MAX_SIZE:
         raise UsageError(
@@ -73,7 +83,7 @@ def pipeline_name(plan: Plan) -> str:
     return name if plan.scale == "full" else f"{name}-{plan.scale}"
 
 
-def _compile(plan: Plan, cluster: ClusterOptions) -> str:
+def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> str:
     try:
         from kfp import compiler, dsl
     except ModuleNotFoundError as error:
@@ -83,7 +93,7 @@ def _compile(plan: Plan, cluster: ClusterOptions) -> str:
 
     parameters = pipeline_parameters(plan, cluster)
     pipeline = dsl.pipeline(
-        _as_function(plan, parameters, lambda values: _add_tasks(plan, cluster, values)),
+        _as_function(plan, parameters, lambda values: _add_tasks(plan, cluster, values, states)),
         name=pipeline_name(plan),
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +127,9 @@ def _as_function(
     return pipeline
 
 
-def _add_tasks(plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any]) -> None:
+def _add_tasks(
+    plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any], states: Mapping[str, str]
+) -> None:
     """Add every import and every step to the pipeline that kfp is building."""
     from kfp import components
 
@@ -137,7 +149,7 @@ def _add_tasks(plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any
                 arguments[name] = tasks[source.step].outputs[source.port]
         arguments[CONFIG] = step.config.to_json()
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
-        text = component_text(step, _environment(step, cluster))
+        text = component_text(step, _environment(step, cluster), states.get(step.name))
         task = components.load_component_from_text(text)(**arguments)
         task.set_display_name(step.name)
         task.set_caching_options(cluster.cache)
@@ -151,19 +163,24 @@ def _add_tasks(plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any
 
 
 def _environment(step: Step, cluster: ClusterOptions) -> dict[str, str]:
-    if step.stage.resumable:
-        return {**USER_ENVIRONMENT, "MOCO_S3_ENDPOINT": cluster.store_endpoint}
-    return USER_ENVIRONMENT
+    if not step.stage.resumable:
+        return USER_ENVIRONMENT
+    store = {
+        "MOCO_S3_ENDPOINT": cluster.store_endpoint,
+        "AWS_REGION": cluster.store_region,
+        "AWS_CA_BUNDLE": f"{CERTIFICATES}/ca.crt" if cluster.store_ca else None,
+    }
+    return {**USER_ENVIRONMENT, **{name: value for name, value in store.items() if value}}
 
 
 def _import(existing: Existing, name: str, parameters: Mapping[str, Any]) -> Any:
     from kfp import dsl
 
-    task = dsl.importer(
+    # No display name: version 2.17 of the server registers an importer under that and looks for
+    # its task's own.
+    return dsl.importer(
         artifact_uri=parameters[name], artifact_class=_artifact_class(existing.kind)
-    )
-    task.set_display_name(name.removeprefix("uri_"))
-    return task.output
+    ).output
 
 
 def _artifact_class(kind: Kind) -> Any:
@@ -173,9 +190,14 @@ def _artifact_class(kind: Kind) -> Any:
 
 
 def _size(task: Any, plan: Plan, step: Step, parameters: Mapping[str, Any]) -> None:
-    """Set limits; without requests of their own they are the requests too."""
+    """Set limits; without requests of their own they are the requests too.
+
+    The miniature's steps may share cores, so that several find room on a small node.
+    """
     task.set_cpu_limit(parameters[resource_parameter("cpus", step.stage)])
     task.set_memory_limit(parameters[resource_parameter("memory", step.stage)])
+    if plan.scale == "digits":
+        task.set_cpu_request(MINIATURE_CPU)
     if resources_at(plan.scale, step.stage).gpus:
         task.set_accelerator_type(parameters["accelerator_type"])
         task.set_accelerator_limit(parameters[resource_parameter("gpus", step.stage)])
@@ -214,6 +236,12 @@ def _give_pod(task: Any, plan: Plan, step: Step, cluster: ClusterOptions) -> Non
     }
     for key, value in labels.items():
         kubernetes.add_pod_label(task, key, value)
+    for key, value in cluster.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for taint in cluster.tolerations:
+        kubernetes.add_toleration(task, taint.key, taint.operator, taint.value, taint.effect)
+    if cluster.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
 
 
 def _mount(task: Any, step: Step, parameters: Mapping[str, Any]) -> None:
@@ -236,6 +264,8 @@ def _give_credentials(task: Any, cluster: ClusterOptions, parameters: Mapping[st
             cluster.secret_key_field: "AWS_SECRET_ACCESS_KEY",
         },
     )
+    if cluster.store_ca:
+        kubernetes.use_config_map_as_volume(task, cluster.store_ca, CERTIFICATES)
 
 
 def label_value(step: str) -> str:

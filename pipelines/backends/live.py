@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.backends.display import Tally, failure_lines, outcome
+from pipelines.backends.display import MARKS, Tally, failure_lines, outcome
 from pipelines.backends.machine import Machine
 from pipelines.logs import Event, measured
 from pipelines.runs import Run, StepStatus
@@ -31,6 +31,8 @@ class _Line:
     started: float = field(default_factory=time.monotonic)
     event: Event = field(default_factory=dict)
     words: str = "starting"
+    why: str = ""
+    """What a step waits for that does not run yet."""
 
 
 class LiveDisplay:
@@ -44,25 +46,30 @@ class LiveDisplay:
         self.width = 0
         self.drawn = 0.0
 
-    def start(self, run: Run, machine: Machine) -> None:
+    def start(self, run: Run, machine: Machine | None = None) -> None:
         """Say which run it is, and take the foot of the terminal."""
         steps = run.record.steps
         self.width = max(map(len, steps), default=0)
-        self.tally = Tally(len(steps))
-        gpus = f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
-        self.console.print(
-            f"[bold]{run.id}[/bold]: {number(len(steps), 'step')}, "
-            f"{machine.jobs} at a time, {number(machine.threads, 'thread')} each{gpus}"
-        )
+        self.tally = Tally.of(run, machine)
+        line = f"[bold]{run.id}[/bold]: {number(len(steps), 'step')}"
+        if machine:
+            gpus = f", {number(len(machine.gpus), 'GPU')}" if machine.gpus else ""
+            line += f", {machine.jobs} at a time, {number(machine.threads, 'thread')} each{gpus}"
+        self.console.print(line)
         self.live.start()
 
     def changed(self, step: str, status: StepStatus) -> None:
         """Move a step from the foot to the lines above when it has ended."""
         self.tally.states[step] = status.state
         if status.state == "running":
-            self.lines[step] = _Line()
+            self.lines[step] = _Line(time.monotonic() - (status.seconds or 0.0))
+            return
+        if status.state == "waiting" and status.reason:
+            self.lines[step] = _Line(words="waits", why=status.reason)
             return
         self.lines.pop(step, None)
+        if status.state == "waiting":
+            return
         line = outcome(step, status, self.width)
         self._draw()
         self.live.console.print(Text(line, STYLES.get(status.state, "")))
@@ -101,11 +108,14 @@ class LiveDisplay:
         table.add_column(no_wrap=True, min_width=12, justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis")
         for step, line in self.lines.items():
-            table.add_row(f"▸ {step}", *_progress(line))
+            mark = MARKS["waiting" if line.why else "running"]
+            table.add_row(f"{mark} {step}", *_progress(line))
         self.live.update(Group(table, Text(str(self.tally), "dim")), refresh=True)
 
 
 def _progress(line: _Line) -> tuple[ProgressBar | Text, str, str]:
+    if line.why:
+        return Text(line.words), "", line.why
     done, total = line.event.get("done"), line.event.get("total")
     bar: ProgressBar | Text = Text(line.words[:24])
     if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:

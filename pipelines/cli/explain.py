@@ -14,7 +14,8 @@ from components.core.stage import load_stage
 from components.report import Table
 from pipelines.cells import Cell, find_cell, report_config_of, table_of
 from pipelines.cli.options import Json, RunName
-from pipelines.cli.output import print_json, say
+from pipelines.cli.output import print_json, say, tell
+from pipelines.cluster.pull import ensure_metrics
 from pipelines.plan import Output
 from pipelines.runs import find_run, runs_folder
 from pipelines.words import number, size
@@ -32,6 +33,8 @@ def explain(
 ) -> None:
     """Follow a measured number down to the data."""
     found = find_cell(find_run(run, runs_folder()), cell)
+    if complaint := ensure_metrics(found.run, cells=(found.key,)):
+        tell(complaint)
     found.require()
     manifest = verify(found.artifact)
     if json:

@@ -1,9 +1,9 @@
 """The options that every command with a RECIPE takes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,6 +12,10 @@ from components.core.stage import stage_names
 from components.core.store import is_remote
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe
+from pipelines.runs import Run
+
+if TYPE_CHECKING:
+    from pipelines.cluster.connection import Cluster
 
 
 @Parameter(name="*")
@@ -79,7 +83,48 @@ Jobs = Annotated[
     int | None,
     Parameter(help="Steps at a time; by default as many as the cores, memory or GPUs allow."),
 ]
+ClusterValues = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--cluster",
+        help="KEY=VALUE of the cluster's options, or @FILE with JSON. Repeatable.",
+    ),
+]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON for machines.")]
+
+
+def cluster_of(
+    values: Sequence[str] = (),
+    claims: Mapping[str, str] | None = None,
+    *,
+    run: Run | None = None,
+    cache: bool = True,
+) -> "Cluster":
+    """Return the cluster that the options name, for a run that was submitted the one it is on.
+
+    Args:
+        values: As given to `--cluster`.
+        claims: Persistent volume claims by data set.
+        run: A submitted run.
+        cache: Whether Kubeflow's cache may be used, if the options allow it.
+
+    Raises:
+        UsageError, ConfigError: if an option is wrong.
+        ClusterError: if the cluster does not answer.
+    """
+    from pipelines.cluster.connection import Cluster, cluster_options
+
+    if run and run.record.cluster:
+        values = (f"namespace={run.record.cluster.namespace}", *values)
+    options = cluster_options(values)
+    return Cluster(
+        options.model_copy(
+            update={
+                "claims": {**options.claims, **(claims or {})},
+                "cache": options.cache and cache,
+            }
+        )
+    )
 
 
 def pairs(option: str, values: Iterable[str], form: str) -> dict[str, str]:

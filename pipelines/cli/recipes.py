@@ -12,7 +12,7 @@ from pipelines.backends.forecast import Forecast, forecast, wall_seconds
 from pipelines.backends.machine import this_machine
 from pipelines.backends.reuse import ReuseIndex
 from pipelines.backends.sources import find_sources
-from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, pairs
+from pipelines.cli.options import ClusterValues, Data, Jobs, Json, RecipeName, RecipeOptions, pairs
 from pipelines.cli.output import print_json, print_table, say
 from pipelines.plan import Plan
 from pipelines.recipes import Options, Recipe, build_plan, load_recipe, recipe_names
@@ -125,35 +125,21 @@ def compile_recipe(
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="The YAML file to write.")],
     options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
-    cluster: Annotated[
-        tuple[str, ...],
-        Parameter(help="KEY=VALUE of the cluster's options, or @FILE with JSON. Repeatable."),
-    ] = (),
+    cluster: ClusterValues = (),
 ) -> None:
     """Write a recipe as a Kubeflow pipeline."""
-    from pipelines.backends.cluster import ClusterOptions
+    from pipelines.backends.cluster import require_digests
+    from pipelines.cluster.connection import cluster_options
 
     built = options.plan(recipe)
-    chosen = ClusterOptions.model_validate({}) if not cluster else _cluster(cluster)
+    chosen = cluster_options(cluster, ask=False)
+    require_digests(built, chosen)
     try:
         from pipelines.backends.kfp import compile_plan
     except ModuleNotFoundError as error:
         raise UsageError(f"compiling needs {error.name}: install moco-transfer[kubeflow]") from None
     compile_plan(built, output, chosen)
     say(f"{output}: {number(len(built.steps), 'step')} of {built.name} at {built.scale} scale")
-
-
-def _cluster(values: tuple[str, ...]) -> Any:
-    """Read cluster options: files first, then single values over them."""
-    from components.core.config import apply_settings, read_config
-    from pipelines.backends.cluster import ClusterOptions
-
-    files = [value for value in values if value.startswith("@")]
-    if len(files) > 1:
-        raise UsageError(f"--cluster takes one @FILE, not {len(files)}")
-    chosen = read_config(ClusterOptions, files[0]) if files else ClusterOptions()
-    single = pairs("--cluster", (v for v in values if not v.startswith("@")), "KEY=VALUE")
-    return apply_settings(chosen, single)
 
 
 def _tables(recipe: Recipe) -> tuple[Table, ...]:

@@ -1,6 +1,7 @@
 """`moco run` and `moco rerun`: plans on this machine, with progress, to their report."""
 
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,23 +9,37 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from components.core.errors import ExitCode, NotWritableError, UsageError
+from components.core.errors import DataError, ExitCode, NotWritableError, UsageError
 from components.report.results import read_report
 from pipelines.backends.display import display_for
 from pipelines.backends.local import execute
 from pipelines.backends.machine import Machine, this_machine
+from pipelines.backends.reuse import ingredients_of
 from pipelines.backends.sources import Sources, find_sources
 from pipelines.cells import cells_of
-from pipelines.cli.options import Data, Jobs, RecipeName, RecipeOptions, RunName, StepName, pairs
+from pipelines.cli.options import (
+    ClusterValues,
+    Data,
+    Jobs,
+    RecipeName,
+    RecipeOptions,
+    RunName,
+    StepName,
+    cluster_of,
+    pairs,
+)
 from pipelines.cli.output import console, say, tell
 from pipelines.derived import rerun_plan
-from pipelines.plan import Plan
+from pipelines.plan import Output, Plan
 from pipelines.runs import (
     DONE,
+    STATE,
     Parent,
     Run,
+    StepStatus,
     create_run,
     find_run,
+    forget_run,
     runs_folder,
     unfinished_run,
 )
@@ -59,25 +74,46 @@ def run(
 
 def rerun(
     run: RunName,
-    step: StepName,
+    step: StepName | None = None,
     /,
     *,
     downstream: Annotated[bool, Parameter(help="Also run every step that depends on it.")] = False,
+    resume: Annotated[
+        bool,
+        Parameter(name="--continue", help="Go on from the last checkpoint of the earlier attempt."),
+    ] = False,
+    failed: Annotated[
+        bool, Parameter(help="Try again all that failed, in the same run; no STEP then.")
+    ] = False,
     jobs: Jobs = None,
     new: New = False,
+    cluster: ClusterValues = (),
 ) -> int:
     """Run one step of a run again, on the same inputs, as a new run.
 
-    Nothing is reused: the step is executed, with the code of today. Its new
-    artifacts are the ones that later runs of the recipe reuse.
+    It is executed where the run was: on this machine, with the code of today, or on
+    the cluster. Nothing is reused for it; later runs of the recipe reuse what it makes.
     """
     source = find_run(run, runs_folder())
+    if failed:
+        if step or downstream or resume or new:
+            raise UsageError("--failed takes the run alone: it tries all again that failed")
+        return _retry(source, jobs, cluster)
+    if step is None:
+        raise UsageError(
+            f"name a step of {source.id} (`moco status {source.id}` lists them), or --failed"
+        )
+    if source.record.cluster:
+        return _rerun_submitted(source, step, downstream, resume, cluster)
     plan = rerun_plan(source, step, downstream)
     machine = _machine(jobs)
     _need_gpus(plan, machine)
     mounts = {name: source.record.mounts[name] for name in plan.mounts()}
-    parent = Parent(run=source.id, steps=tuple(plan.steps))
+    states = {step: str(_state_of(source, step))} if resume else {}
+    parent = Parent(run=source.id, steps=tuple(plan.steps), states=states)
     begun, sources = begin_run(plan, mounts, parent, new)
+    if resume:
+        hand_over(source, begun, step, sources)
     code = execute_and_report(begun, sources, machine)
     if code == ExitCode.OK and not plan.reports():
         if cells_of(begun):
@@ -85,6 +121,78 @@ def rerun(
         else:
             say("What depends on it was not run; --downstream does that too.")
     return code
+
+
+def _retry(run: Run, jobs: int | None, cluster: tuple[str, ...]) -> int:
+    """Try again what failed in a run: the platform's own retry, or the rest of a local run."""
+    if run.record.cluster:
+        from pipelines.cluster.submit import retry
+
+        retry(run, cluster_of(cluster, run=run))
+        say(f"{run.id} goes on with what failed: moco status {run.id}")
+        return ExitCode.OK
+    machine = _machine(jobs)
+    sources = find_sources(run.plan, run.record.mounts, runs_folder())
+    return execute_and_report(run, sources, machine)
+
+
+def _rerun_submitted(
+    source: Run, step: str, downstream: bool, resume: bool, values: tuple[str, ...]
+) -> int:
+    from pipelines.cli.submit import check, start
+    from pipelines.cluster.connection import Cluster
+    from pipelines.cluster.places import places
+    from pipelines.cluster.submit import state_of
+
+    known = cluster_of(values, run=source)
+    # Else Kubeflow's cache would hand back what the step made before.
+    place = Cluster(known.options.model_copy(update={"cache": False}))
+    assert source.record.cluster is not None
+    store = place.store(source.record.cluster.store)
+    plan = rerun_plan(source, step, downstream, places(source, store))
+    states = {step: state_of(source, step, store)} if resume else {}
+    check(plan, place)
+    parent = Parent(run=source.id, steps=tuple(plan.steps), states=states)
+    return start(plan, place, {}, parent)
+
+
+def _state_of(run: Run, step: str) -> Path:
+    """Return the folder with a local step's checkpoints.
+
+    Raises:
+        UsageError: if it keeps none.
+    """
+    folder = run.folder / step / STATE
+    if not folder.is_dir():
+        raise UsageError(
+            f"{step} of run {run.id} is {run.status(step).state} and keeps no checkpoint to "
+            "continue from; without --continue it starts anew"
+        )
+    return folder
+
+
+def hand_over(source: Run, begun: Run, step: str, sources: Sources) -> None:
+    """Give a step of a new run the checkpoints of an earlier run's attempt.
+
+    Raises:
+        DataError: if it would not do the same work: another stage, config or data.
+    """
+    if begun.status(step).attempt:
+        return  # it has gone on from there already
+    digests = {
+        name: sources.digest(one)
+        for name, one in begun.plan.step(step).sources()
+        if not isinstance(one, Output)
+    }
+    key = ingredients_of(begun.plan.step(step), digests).state_key
+    if source.status(step).state_key != key:
+        forget_run(begun)
+        raise DataError(
+            f"{step} cannot continue the attempt of run {source.id}: its config or its inputs are "
+            "not the same any more; without --continue it starts anew"
+        )
+    shutil.copytree(_state_of(source, step), begun.folder / step / STATE, dirs_exist_ok=True)
+    begun.write_status(step, StepStatus(state_key=key))
 
 
 def begin_run(

@@ -236,7 +236,7 @@ def _namespace(chosen: ClusterOptions) -> str:
     from kubernetes import config
 
     try:
-        contexts, active = config.list_kube_config_contexts()
+        contexts, active = config.list_kube_config_contexts(config_file=_kubeconfig())
     except config.ConfigException:
         return chosen.namespace
     for context in contexts:
@@ -253,14 +253,22 @@ def _configured(configuration: Any, context: str | None) -> Any:
         if context is None and "KUBECONFIG" not in os.environ and _in_a_pod():
             config.load_incluster_config(configuration)
         else:
-            config.load_kube_config(client_configuration=configuration, context=context)
+            config.load_kube_config(
+                config_file=_kubeconfig(), client_configuration=configuration, context=context
+            )
     except config.ConfigException as error:
         named = f"context {context!r}: " if context else ""
+        words = str(error).rstrip(".")
         raise ClusterError(
-            f"no way to a cluster: {named}{error}. `kubectl config get-contexts` lists what there "
+            f"no way to a cluster: {named}{words}. `kubectl config get-contexts` lists what there "
             "is; KUBECONFIG names the file, --cluster context=NAME a context"
         ) from None
     return configuration
+
+
+def _kubeconfig() -> str | None:
+    """Name the kubeconfig: the client itself reads the variable only when it is imported."""
+    return os.environ.get("KUBECONFIG")
 
 
 def _in_a_pod() -> bool:

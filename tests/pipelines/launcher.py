@@ -157,10 +157,10 @@ class Launcher:
         (folder / "tmp").mkdir(parents=True, exist_ok=True)
         executor_input = self._executor_input(task, folder)
         parameters = executor_input["inputs"]["parameterValues"]
-        words = {"{{$}}": json.dumps(executor_input), **_placeholders(executor_input, folder)}
+        words = {"{{$}}": json.dumps(executor_input), **placeholders(executor_input, folder)}
         mounts = {one["mountPath"]: self._volume(one) for one in platform.get("pvcMount", ())}
         argv = [
-            _replaced(_in_pod(word, folder, mounts), words)
+            replaced(_in_pod(word, folder, mounts), words)
             for word in (*container.get("command", ()), *container.get("args", ()))
         ]
         variables = {one["name"]: one["value"] for one in container.get("env", ())}
@@ -290,7 +290,7 @@ def _local_path(folder: Path, uri: str) -> Path:
     return folder / scheme / rest if separator else folder / "folder" / uri.lstrip("/")
 
 
-def _placeholders(executor_input: Document, folder: Path) -> dict[str, str]:
+def placeholders(executor_input: Document, folder: Path) -> dict[str, str]:
     words = {}
     for side in ("inputs", "outputs"):
         for name, listed in executor_input[side]["artifacts"].items():
@@ -302,7 +302,7 @@ def _placeholders(executor_input: Document, folder: Path) -> dict[str, str]:
     return words
 
 
-def _replaced(word: str, words: Mapping[str, str]) -> str:
+def replaced(word: str, words: Mapping[str, str]) -> str:
     """Replace the placeholders; those of one that the launcher does not know stay."""
     for placeholder, value in words.items():
         word = word.replace(placeholder, value)

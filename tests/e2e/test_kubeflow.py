@@ -1,0 +1,249 @@
+"""The commands against a real Kubeflow Pipelines server, as a user types them.
+
+`MOCO_TEST_KFP` is the server's URL. `MOCO_TEST_KUBECONFIG` and `MOCO_TEST_IMAGE` name the cluster
+behind it and the project's image on its nodes; `MOCO_TEST_KFP_STORE` is the store of the
+installation as this machine reaches it, if that is not how pods reach it. What a run of all this
+costs: about 25 minutes on two cores.
+"""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.core.manifest import read_manifest
+from pipelines.cluster.connection import Cluster, cluster_options
+from pipelines.runs import Run
+from tests.servers.cluster import TestCluster, wait_for
+
+# Other scenes each time: the server's cache knows those of earlier tests.
+SEED = secrets.randbelow(1 << 30)
+TINY = [
+    *("--scale", "digits", "--set", "digits.train_scenes=192", "--set", "digits.val_scenes=30"),
+    *("--set", f"digits.seed={SEED}"),
+]
+LINEAR = ["linear", *TINY, "--set", "classification.linear.epochs=1", "--no-checks"]
+BOTH = [*LINEAR, "--rows", "random,moco_in1m", "--set", "pretrain.epochs=1"]
+RANDOM = [*LINEAR, "--rows", "random"]
+RUN_SECONDS = 900
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+
+class Moco:
+    """The command line, on the cluster of the environment."""
+
+    def __init__(self, runs: Path, environment: dict[str, str]) -> None:
+        self.runs = runs
+        self.environment = {**environment, "MOCO_RUNS": str(runs)}
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=RUN_SECONDS,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, f"moco {' '.join(arguments)}: {done.returncode}\n{said}"
+        return said
+
+    def submit(self, *arguments: str, command: str = "submit") -> Run:
+        """Submit, and return the run."""
+        said = self(command, *arguments)
+        found = re.search(r"^(\S+): \d+ steps?, run", said, re.M)
+        assert found, said
+        return Run(self.runs / found.group(1))
+
+    def watch(self, run: Run, code: int = 0) -> str:
+        """Follow a run to its end."""
+        return self("status", run.id, "--watch", code=code)
+
+    def states(self, run: Run) -> dict[str, str]:
+        """Return the state of each step, as the cluster says it now."""
+        facts = json.loads(self("status", run.id, "--json"))
+        return {name: step["state"] for name, step in facts["steps"].items()}
+
+
+@pytest.fixture(scope="module")
+def moco(
+    cluster: TestCluster, pod_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Moco]:
+    server = os.environ.get("MOCO_TEST_KFP")
+    if not server:
+        pytest.skip("no Kubeflow Pipelines: MOCO_TEST_KFP names no server")
+    folder = tmp_path_factory.mktemp("kubeflow")
+    options = folder / "cluster.json"
+    options.write_text(json.dumps({"server": server, "images": {"torch": pod_image}}))
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(cluster.kubeconfig),
+        "MOCO_CLUSTER": str(options),
+    }
+    store = os.environ.get("MOCO_TEST_KFP_STORE")
+    if store:
+        environment["MOCO_S3_ENDPOINT"] = store
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("KUBECONFIG", "MOCO_CLUSTER", "MOCO_S3_ENDPOINT"):
+            if name in environment:
+                patch.setenv(name, environment[name])
+        yield Moco(folder / "runs", environment)
+
+
+@pytest.fixture(scope="module")
+def finished(moco: Moco) -> Run:
+    """A run of Table 1's linear row that ended well."""
+    run = moco.submit(*BOTH)
+    moco.watch(run)
+    return run
+
+
+def store_of(run: Run) -> Any:
+    place = run.record.cluster
+    assert place is not None
+    return Cluster(cluster_options()).store(place.artifacts)
+
+
+def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
+    moco: Moco, finished: Run, tmp_path: Path
+) -> None:
+    states = moco.states(finished)
+    # A random initialisation is the same for all data: the cache may know it.
+    assert states.pop("convert_random") in ("finished", "reused")
+    assert set(states.values()) == {"finished"}
+    assert finished.id in moco("status")
+    assert "digits" in moco("logs", finished.id, "digits")
+
+    moco("pull", finished.id, "--output", str(tmp_path))
+    offline = Moco(tmp_path, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
+    offline("report", str(tmp_path / finished.id), "-o", str(tmp_path / "again"))
+    made = finished.artifact("report", "report").name
+    pulled = json.loads((tmp_path / finished.id / "report" / made / "report.json").read_text())
+    again = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert pulled == again
+    assert "linear" in moco("explain", finished.id, "linear/random/imagenet")
+
+
+def test_the_same_plan_again_comes_from_the_cache_and_without_it_runs_anew(
+    moco: Moco, finished: Run, tmp_path: Path
+) -> None:
+    cached = moco.submit(*BOTH)
+    moco.watch(cached)
+    assert set(moco.states(cached).values()) == {"reused"}
+    moco("pull", cached.id, "--output", str(tmp_path))
+    moco("pull", finished.id, "--output", str(tmp_path))
+    encoders = [
+        read_manifest(tmp_path / run.id / "pretrain_moco_in1m" / "encoder").digest
+        for run in (finished, cached)
+    ]
+    assert encoders[0] == encoders[1]
+
+    anew = moco.submit(*RANDOM, "--no-cache")
+    moco.watch(anew)
+    assert set(moco.states(anew).values()) == {"finished"}
+
+
+def test_one_step_is_run_again_alone_and_with_all_that_depends_on_it(
+    moco: Moco, finished: Run
+) -> None:
+    alone = moco.submit(finished.id, "linear_random_0", command="rerun")
+    moco.watch(alone)
+    assert moco.states(alone) == {"linear_random_0": "finished"}
+    downstream = moco.submit(finished.id, "linear_random_0", "--downstream", command="rerun")
+    moco.watch(downstream)
+    assert moco.states(downstream) == {"linear_random_0": "finished", "report": "finished"}
+    assert finished.id in moco("status", downstream.id)
+    said = moco("rerun", finished.id, "linear_randon_0", code=64)
+    assert "linear_random_0" in said
+
+
+def test_fill_runs_only_what_the_empty_cells_need(moco: Moco, finished: Run) -> None:
+    store = store_of(finished)
+    for entry in store.list("linear-random-0"):
+        store.delete(entry.key)
+    others = [run for run in moco.runs.iterdir() if run.is_dir() and run.name.startswith("linear")]
+    for folder in others:  # the cell was measured again by other tests
+        run = Run(folder)
+        if run.record.cluster and run.id != finished.id:
+            for entry in store_of(run).list("linear-random-0"):
+                store_of(run).delete(entry.key)
+
+    filling = moco.submit(*BOTH, "--fill")
+    assert list(filling.record.steps) == ["linear_random_0", "report"]
+    moco.watch(filling)
+    assert "Every cell" in moco("submit", *BOTH, "--fill")
+
+
+def test_a_failed_run_says_why_and_goes_on_where_it_failed(moco: Moco) -> None:
+    run = moco.submit(*RANDOM, "--set", f"digits.seed={SEED + 1}")
+    store = store_of(run)
+    manifest = wait_for(
+        "the data",
+        lambda: [e.key for e in store.list("digits") if e.key.endswith("/imagenet/manifest.json")],
+        RUN_SECONDS,
+    )[0]
+    kept = store.read(manifest)
+    store.delete(manifest)
+
+    said = moco.watch(run, code=65)
+    assert "manifest.json" in said
+    assert moco.states(run)["report"] == "skipped"
+    assert "linear_random_0" in moco("logs", run.id)
+
+    store.write(manifest, kept)
+    moco("rerun", run.id, "--failed")
+    moco.watch(run)
+    assert set(moco.states(run).values()) == {"finished"}
+
+
+def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
+    moco: Moco, cluster: TestCluster, tmp_path: Path
+) -> None:
+    """The pod is started again, and goes on from the checkpoint beside its output."""
+    longer = ["--set", "pretrain.epochs=40", "--set", "pretrain.checkpoint_seconds=1"]
+    command = ["pretrain", *TINY, *longer, "--no-checks", "--no-cache"]
+    disturbed = moco.submit(*command)
+    place = disturbed.record.cluster
+    assert place is not None
+    store = store_of(disturbed)
+    wait_for(
+        "a checkpoint",
+        lambda: any(".state/" in entry.key for entry in store.list("pretrain-moco-in1m")),
+        RUN_SECONDS,
+    )
+    selector = f"pipeline/runid={place.run},moco-transfer/step=pretrain_moco_in1m"
+    (pod,) = [
+        pod
+        for pod in cluster.core.list_namespaced_pod(place.namespace, label_selector=selector).items
+        if pod.status.phase == "Running"
+    ]
+    cluster.core.delete_namespaced_pod(pod.metadata.name, place.namespace, grace_period_seconds=0)
+    time.sleep(1)
+    moco.watch(disturbed)
+    undisturbed = moco.submit(*command)
+    moco.watch(undisturbed)
+
+    digests = []
+    for run in (disturbed, undisturbed):
+        moco("pull", run.id, "--output", str(tmp_path))
+        folder = tmp_path / run.id / "pretrain_moco_in1m" / "encoder"
+        digests.append(
+            {
+                name: e.sha256
+                for name, e in read_manifest(folder).files.items()
+                if "safetensors" in name
+            }
+        )
+    assert digests[0] == digests[1]
+    statuses = json.loads(moco("status", disturbed.id, "--json"))["steps"]
+    assert statuses["pretrain_moco_in1m"]["attempt"] == 2

@@ -1,0 +1,102 @@
+"""Each stage of the miniature as a pod of a real cluster, its artifacts in a real store."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.store import open_store
+from pipelines.backends.cluster import ClusterOptions
+from pipelines.backends.kfp import compile_plan, pipeline_name
+from pipelines.recipes import Options, Setting, build_plan, load_recipe
+from pipelines.runs import ClusterRun, create_run
+from tests.e2e.pods import PodLauncher
+from tests.servers.cluster import TestCluster
+from tests.servers.minio import MinioServer
+
+SECRET = "mlpipeline-minio-artifact"
+
+# Too little to learn anything, and all that it takes to run every command.
+TINY = (
+    Setting("digits", "train_scenes", "192"),
+    Setting("digits", "val_scenes", "30"),
+    Setting("pretrain", "epochs", "1"),
+    Setting("classification.linear", "epochs", "1"),
+    Setting("classification.inaturalist", "epochs", "1"),
+    Setting("classification.imagenet", "epochs", "1"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_miniature_runs_pod_by_pod_and_its_report_is_rebuilt_from_what_was_pulled(
+    cluster: TestCluster,
+    namespace: str,
+    pod_image: str,
+    node_minio: MinioServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in node_minio.environment().items():
+        monkeypatch.setenv(name, value)
+    secret = {"accesskey": node_minio.access_key, "secretkey": node_minio.secret_key}
+    cluster.core.create_namespaced_secret(
+        namespace, {"metadata": {"name": SECRET}, "stringData": secret}
+    )
+    plan = build_plan(load_recipe("appendix"), Options(scale="digits", settings=TINY))
+    root = f"s3://{node_minio.make_bucket()}/artifacts"
+    compiled = tmp_path / "appendix.yaml"
+    options = ClusterOptions(
+        images={"torch": pod_image}, store_endpoint=node_minio.endpoint, store_region="us-east-1"
+    )
+    compile_plan(plan, compiled, options)
+    environment = {"MOCO_S3_ENDPOINT": node_minio.endpoint, "AWS_REGION": "us-east-1"}
+    launcher = PodLauncher(
+        compiled,
+        root=root,
+        work=tmp_path,
+        environment=environment,
+        core=cluster.core,
+        namespace=namespace,
+    )
+
+    launcher.run(timeout=900)
+
+    # The run as `submit` writes it down.
+    run = create_run(tmp_path / "runs", plan)
+    name = pipeline_name(plan)
+    place = ClusterRun(
+        run=launcher.run_id,
+        pipeline=name,
+        namespace=namespace,
+        server="none",
+        artifacts=f"{root}/{name}/{launcher.run_id}",
+    )
+    run.write_record(run.record.model_copy(update={"cluster": place, "state": "finished"}))
+    bundle = tmp_path / "bundle"
+    _moco(tmp_path, "pull", run.id, "--output", str(bundle))
+    offline = {**os.environ, "MOCO_S3_ENDPOINT": "http://127.0.0.1:9", "MOCO_RUNS": str(bundle)}
+    out = tmp_path / "report"
+    _moco(tmp_path, "report", str(bundle / run.id), "-o", str(out), env=offline)
+    (report,) = (
+        entry.key for entry in open_store(root).list("") if entry.key.endswith("/report.json")
+    )
+    made = json.loads(open_store(root).read(report))
+    assert json.loads((out / "report.json").read_text()) == made
+    assert len(made["cells"] if "cells" in made else made["tables"]) > 0
+
+
+def _moco(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"MOCO_RUNS": str(folder / "runs"), **(env or os.environ)},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
