@@ -29,7 +29,7 @@ COMMANDS = {
     "run": ("run:run", "Run a recipe on this machine."),
     "submit": ("submit:submit", "Run a recipe on a cluster."),
     "status": ("look:status", "List the runs, or the steps of one."),
-    "logs": ("look:logs", "Print the logs of a run or of one of its steps."),
+    "logs": ("logs:logs", "Print the logs of a run or of one of its steps."),
     "rerun": ("run:rerun", "Run one step of a run again, on the same inputs."),
     "cancel": ("submit:cancel", "Stop a run."),
     "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),

@@ -5,6 +5,7 @@ Everything here is known without Kubeflow Pipelines installed.
 
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class ClusterOptions(Config):
     """Secrets with the credentials of the images' registry."""
     accelerator: str = "nvidia.com/gpu"
     """Resource name of a GPU on the cluster's nodes."""
+    gpus: dict[str, PositiveInt] = Field(default_factory=dict)
+    """GPUs of a stage by its name, in place of what it declares; cores and memory go with them."""
     gpus_per_node: PositiveInt = 8
     """GPUs of a node; a step that wants more becomes a TrainJob over several nodes."""
     trainer_runtime: str = "moco-transfer"
@@ -156,11 +159,22 @@ def existing_parameters(plan: Plan) -> dict[Existing, str]:
     return names
 
 
-def resources_at(scale: str, stage: Stage[Any]) -> Resources:
-    """Say what a pod of a stage gets: what it declares, or next to nothing in miniature."""
+def resources_at(scale: str, stage: Stage[Any], options: ClusterOptions) -> Resources:
+    """Say what a stage gets: what it declares or the options say, next to nothing in miniature."""
     wanted = stage.resources
     if scale != "digits":
-        return wanted
+        gpus = options.gpus.get(stage.name, wanted.gpus)
+        if gpus == wanted.gpus:
+            return wanted
+        if not wanted.gpus:
+            raise UsageError(f"--cluster gpus.{stage.name}={gpus}: this stage uses no GPU")
+        share = gpus / wanted.gpus
+        return Resources(
+            gpus=gpus,
+            cpus=math.ceil(wanted.cpus * share),
+            memory=math.ceil(wanted.memory * share),
+            shared_memory=math.ceil(wanted.shared_memory * share),
+        )
     return Resources(
         gpus=min(wanted.gpus, MINIATURE.gpus),
         cpus=min(wanted.cpus, MINIATURE.cpus),
@@ -238,13 +252,17 @@ def _image_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter
 
 
 def _resource_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
-    sizes = {stage.name: resources_at(plan.scale, stage) for stage in stages(plan)}
-    if any(size.gpus for size in sizes.values()):
+    # What takes several nodes is shared out over them when the plan is compiled.
+    sizes = [
+        (stage, size)
+        for stage in stages(plan)
+        if (size := resources_at(plan.scale, stage, options)).gpus <= options.gpus_per_node
+    ]
+    if any(size.gpus for _, size in sizes):
         yield Parameter(
             "accelerator_type", options.accelerator, "resource name of a GPU on the nodes"
         )
-    for stage in stages(plan):
-        size = sizes[stage.name]
+    for stage, size in sizes:
         defaults = {
             "gpus": (str(size.gpus), "GPUs of a pod of"),
             "cpus": (str(size.cpus), "CPU cores of a pod of"),

@@ -1,10 +1,11 @@
 """A step's stage as a Kubeflow container component: its own command line, with placeholders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from components.core.stage import Kind, Mount
 from components.core.stage import Source as Bound
+from pipelines.cluster.trainjob import TrainJobConfig, follower_argv
 from pipelines.plan import Mounted, Source, Step
 
 ARTIFACT_TYPES: dict[Kind, str] = {
@@ -19,7 +20,13 @@ IMAGE = "image"  # parameter with the image's reference; a stage finds it in the
 EXECUTOR_INPUT = "{{$}}"
 
 
-def component_text(step: Step, environment: Mapping[str, str], state: str | None = None) -> str:
+def component_text(
+    step: Step,
+    environment: Mapping[str, str],
+    state: str | None = None,
+    nodes: TrainJobConfig | None = None,
+    parameters: Iterable[str] = (),
+) -> str:
     """Write the component of a step: text for `kfp.components.load_component_from_text`.
 
     Its name is the step's, because that of the task follows, and with it the
@@ -29,12 +36,15 @@ def component_text(step: Step, environment: Mapping[str, str], state: str | None
         step: The step.
         environment: Variables of its container, the same in every run.
         state: URL of an earlier attempt's in-flight state that it continues.
+        nodes: What it asks of the cluster if it takes several nodes: its container then follows
+            a TrainJob, whose pods run the step's own command.
+        parameters: Names of further parameters that `nodes` has placeholders of.
 
     Raises:
         ValueError: if ports and keys of the step make the same name twice.
     """
     artifacts = artifact_inputs(step)
-    inputs = [{"name": name, "type": "String"} for name in (CONFIG, IMAGE)]
+    inputs = [{"name": name, "type": "String"} for name in (CONFIG, IMAGE, *parameters)]
     inputs += [
         {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
         for name, port in artifacts
@@ -43,7 +53,11 @@ def component_text(step: Step, environment: Mapping[str, str], state: str | None
     if len(set(names)) < len(names):
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
-    python, module, *arguments = step_argv(step, state)
+    if nodes is None:
+        python, module, *arguments = step_argv(step, state)
+    else:
+        argv = step_argv(step, state, remote=True)
+        python, module, *arguments = follower_argv(nodes, argv, EXECUTOR_INPUT)
     document = {
         "name": step.name,
         "description": step.stage.summary,
@@ -64,9 +78,19 @@ def component_text(step: Step, environment: Mapping[str, str], state: str | None
     return json.dumps(document)  # JSON is YAML
 
 
-def step_argv(step: Step, state: str | None = None) -> list[str]:
-    """Build the command line of a step with what the launcher replaces in place of values."""
-    outputs = {name: f"{{{{$.outputs.artifacts['{name}'].path}}}}" for name in step.stage.outputs}
+def step_argv(step: Step, state: str | None = None, *, remote: bool = False) -> list[str]:
+    """Build the command line of a step with what the launcher replaces in place of values.
+
+    Args:
+        step: The step.
+        state: URL of an earlier attempt's in-flight state that it continues.
+        remote: Whether it runs in other pods than the launcher's: with URLs for paths, and
+            without the launcher's description of the task.
+    """
+    place = "uri" if remote else "path"
+    outputs = {
+        name: f"{{{{$.outputs.artifacts['{name}'].{place}}}}}" for name in step.stage.outputs
+    }
     # State lies beside the URI of the first output: a pod that is started again, and the
     # platform's retry of a failed run, get the same URI.
     first = next(iter(step.stage.outputs))
@@ -74,14 +98,14 @@ def step_argv(step: Step, state: str | None = None) -> list[str]:
     return step.stage.argv(
         parameter_placeholder(CONFIG),
         {
-            port: {key: _bound(f"{port}.{key}", one) for key, one in bound.items()}
+            port: {key: _bound(f"{port}.{key}", one, place) for key, one in bound.items()}
             if isinstance(bound, Mapping)
-            else _bound(port, bound)
+            else _bound(port, bound, place)
             for port, bound in step.inputs.items()
         },
         outputs,
         state=state if step.stage.resumable else None,
-        executor_input=EXECUTOR_INPUT,
+        executor_input=None if remote else EXECUTOR_INPUT,
     )
 
 
@@ -109,7 +133,7 @@ def parameter_placeholder(name: str) -> str:
     return f"{{{{$.inputs.parameters['{name}']}}}}"
 
 
-def _bound(port: str, source: Source) -> Bound:
+def _bound(port: str, source: Source, place: str) -> Bound:
     if isinstance(source, Mounted):
         return Mount(mount_path(source.name))
-    return f"{{{{$.inputs.artifacts['{input_name(port)}'].path}}}}"
+    return f"{{{{$.inputs.artifacts['{input_name(port)}'].{place}}}}}"

@@ -26,7 +26,9 @@ from pipelines.backends.component import (
     artifact_inputs,
     component_text,
     mount_path,
+    parameter_placeholder,
 )
+from pipelines.cluster.trainjob import TrainJobConfig
 from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
 MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
@@ -34,6 +36,7 @@ MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of
 MINIATURE_CPU = "250m"
 LABEL = 63  # longest value of a pod's label
 SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
+STORE_SECRET = "store_secret"  # noqa: S105 - a parameter's name
 CERTIFICATES = "/etc/moco-transfer/certificates"
 
 # The user has no entry in the image's passwd: libraries ask for a name (torch's compiler does)
@@ -149,17 +152,44 @@ def _add_tasks(
                 arguments[name] = tasks[source.step].outputs[source.port]
         arguments[CONFIG] = step.config.to_json()
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
-        text = component_text(step, _environment(step, cluster), states.get(step.name))
+        nodes, more = _nodes(plan, step, cluster)
+        text = component_text(step, _environment(step, cluster), states.get(step.name), nodes, more)
+        arguments |= {name: parameters[name] for name in more}
         task = components.load_component_from_text(text)(**arguments)
         task.set_display_name(step.name)
         task.set_caching_options(cluster.cache)
-        _size(task, plan, step, parameters)
+        if nodes:
+            _size_follower(task)
+        else:
+            _size(task, plan, step, cluster, parameters)
         _retry(task, cluster)
         _give_pod(task, plan, step, cluster)
-        _mount(task, step, parameters)
+        if not nodes:
+            _mount(task, step, parameters)
         if step.stage.resumable:
             _give_credentials(task, cluster, parameters)
         tasks[step.name] = task
+
+
+def _nodes(
+    plan: Plan, step: Step, cluster: ClusterOptions
+) -> tuple[TrainJobConfig | None, list[str]]:
+    """Say what a step asks of the cluster that takes several nodes, and the parameters in it."""
+    wanted = resources_at(plan.scale, step.stage, cluster)
+    if wanted.gpus <= cluster.gpus_per_node:
+        return None, []
+    mounted = sorted({source.name for _, source in step.sources() if isinstance(source, Mounted)})
+    claims = {mount_path(name): pvc_parameter(name) for name in mounted}
+    nodes = TrainJobConfig.share(
+        wanted,
+        cluster,
+        image=parameter_placeholder(IMAGE),
+        environment=_environment(step, cluster),
+        claims={path: parameter_placeholder(name) for path, name in claims.items()},
+        store_secret=parameter_placeholder(STORE_SECRET),
+        config_maps={CERTIFICATES: cluster.store_ca} if cluster.store_ca else {},
+    )
+    return nodes, [*claims.values(), STORE_SECRET]
 
 
 def _environment(step: Step, cluster: ClusterOptions) -> dict[str, str]:
@@ -189,7 +219,9 @@ def _artifact_class(kind: Kind) -> Any:
     return getattr(dsl, ARTIFACT_TYPES[kind])
 
 
-def _size(task: Any, plan: Plan, step: Step, parameters: Mapping[str, Any]) -> None:
+def _size(
+    task: Any, plan: Plan, step: Step, cluster: ClusterOptions, parameters: Mapping[str, Any]
+) -> None:
     """Set limits; without requests of their own they are the requests too.
 
     The miniature's steps may share cores, so that several find room on a small node.
@@ -198,9 +230,16 @@ def _size(task: Any, plan: Plan, step: Step, parameters: Mapping[str, Any]) -> N
     task.set_memory_limit(parameters[resource_parameter("memory", step.stage)])
     if plan.scale == "digits":
         task.set_cpu_request(MINIATURE_CPU)
-    if resources_at(plan.scale, step.stage).gpus:
+    if resources_at(plan.scale, step.stage, cluster).gpus:
         task.set_accelerator_type(parameters["accelerator_type"])
         task.set_accelerator_limit(parameters[resource_parameter("gpus", step.stage)])
+
+
+def _size_follower(task: Any) -> None:
+    """Give a pod that only follows others little."""
+    task.set_cpu_request("100m")
+    task.set_cpu_limit("1")
+    task.set_memory_limit("1Gi")
 
 
 def _retry(task: Any, cluster: ClusterOptions) -> None:
@@ -219,7 +258,7 @@ def _give_pod(task: Any, plan: Plan, step: Step, cluster: ClusterOptions) -> Non
 
     kubernetes.set_security_context(task, cluster.user, cluster.group, True)
     kubernetes.empty_dir_mount(task, "scratch", SCRATCH)
-    shared_memory = resources_at(plan.scale, step.stage).shared_memory
+    shared_memory = resources_at(plan.scale, step.stage, cluster).shared_memory
     if shared_memory:
         kubernetes.empty_dir_mount(
             task,

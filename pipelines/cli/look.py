@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from components.core.errors import ClusterError, ExitCode, UsageError
 from pipelines.backends.display import MARKS, Display, display_for, reused_from
-from pipelines.cli.logs import logs
 from pipelines.cli.options import ClusterValues, Json, RunName, cluster_of
 from pipelines.cli.output import print_json, print_table, say, tell
 from pipelines.logs import LogFollower
@@ -28,7 +27,6 @@ from pipelines.words import duration, number
 if TYPE_CHECKING:
     from pipelines.cluster.connection import Cluster
 
-__all__ = ["logs", "status", "watch"]
 
 PAUSE = 0.3  # seconds between two looks at this machine's own files
 ASK, ASK_SELDOM = 2.0, 10.0  # seconds between two looks at a cluster: after a change, at most

@@ -247,7 +247,7 @@ def needs(site: Site) -> list[Need]:
 
 
 def _need(site: Site, scale: str, stage: Stage[Any], accelerator: str) -> Need:
-    wanted, values = resources_at(scale, stage), site.values()
+    wanted, values = resources_at(scale, stage, site.options), site.values()
     if wanted.gpus > site.options.gpus_per_node:
         shared = TrainJobConfig.share(
             wanted, site.options, image="", environment={}, claims={}, store_secret=""

@@ -115,8 +115,8 @@ def _follow(given: Command) -> int:
     step = own_labels.get(STEP, given.stage.name)
     job = TrainJob(cluster, job_name(step, given.invocation.outputs))
     labels = {key: value for key, value in own_labels.items() if key.startswith(KEPT_LABELS)}
+    job.start(train_job(given.config, given.command, name=job.name, labels=labels, owner=owner))
     try:
-        job.start(train_job(given.config, given.command, name=job.name, labels=labels, owner=owner))
         ending = Follower(job, given.config.nodes).follow()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

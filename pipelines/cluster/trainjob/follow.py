@@ -165,13 +165,16 @@ class TrainJob:
 
     def _adopt(self, owners: list[Mapping[str, str]]) -> None:
         """Let the TrainJob go with this pod, not with the earlier one."""
-        with self.cluster.asking(f"take over the TrainJob {self.name} in {self.namespace}"):
-            self.cluster.objects.patch_namespaced_custom_object(
-                *self._place,
-                self.name,
-                [{"op": "add", "path": "/metadata/ownerReferences", "value": owners}],
-                _request_timeout=TIMEOUT,
-            )
+        try:
+            with self.cluster.asking(f"take over the TrainJob {self.name} in {self.namespace}"):
+                self.cluster.objects.patch_namespaced_custom_object(
+                    *self._place,
+                    self.name,
+                    {"metadata": {"ownerReferences": owners}},
+                    _request_timeout=TIMEOUT,
+                )
+        except ClusterError as error:  # it may be followed all the same
+            log.warning("the TrainJob still goes with an earlier pod of the step", why=str(error))
 
 
 @dataclass
