@@ -32,8 +32,8 @@ types: setup-dev
 contracts: setup-dev
 	$(BIN)/lint-imports
 
-unit: setup-dev servers  ## the tests alone; ARGS='-k NAME' chooses
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
+unit: setup-dev servers $(VENV)/checkov/.done  ## the tests alone; ARGS='-k NAME' chooses
+	MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 servers: setup-dev  ## build the servers and tools that tests talk to, where Go is present
 	@$(BIN)/python -m tests.servers.minio build || echo "no MinIO server: the store's S3 tests will be skipped"
@@ -53,8 +53,10 @@ golden: setup-dev  ## compile the golden pipelines anew
 	$(BIN)/python -m tests.pipelines.golden
 
 lock: $(UV)  ## resolve the locks anew from pyproject.toml
-	@compile() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@" pyproject.toml; }; \
+	@resolve() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@"; }; \
+	compile() { resolve "$$@" pyproject.toml; }; \
+	echo 'checkov>=3.2' | resolve - -o requirements-checkov.lock; \
 	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
 	compile --extra train --extra cluster -c requirements-dev.lock -o requirements-train.lock; \
 	compile --extra train --extra kubeflow -c requirements-dev.lock -o requirements.lock; \
@@ -81,6 +83,12 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(UV)
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(UV)
 	$(call install,requirements-dev.lock)
 	@touch $(VENV)/.run
+
+# It needs other versions of what kfp needs.
+$(VENV)/checkov/.done: requirements-checkov.lock | $(UV)
+	$(PYTHON) -m venv $(VENV)/checkov
+	$(UV) pip install -q --python $(VENV)/checkov/bin/python --require-hashes -r $<
+	@touch $@
 
 $(VENV)/.bench: requirements-bench.lock pyproject.toml | $(UV)
 	$(call install,requirements-bench.lock)

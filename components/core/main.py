@@ -35,7 +35,7 @@ from components.core.manifest import (
     verify,
     write_manifest,
 )
-from components.core.metrics import METRICS, read_metrics
+from components.core.metrics import METRICS, read_metrics, tell_platform
 from components.core.ports import Ports
 from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
 from components.core.version import code_of, image
@@ -157,7 +157,7 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
         _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
         ports.upload()
         if invocation.executor_input:
-            _tell_platform(stage, job, invocation.executor_input)
+            tell_platform(invocation.executor_input, _figures(stage, job))
 
 
 def _beside(output: str) -> str:
@@ -270,20 +270,13 @@ def _finish(stage: Stage[C], job: Job[C], lineages: dict[str, Lineage], environm
         write_manifest(path, manifest)
 
 
-def _tell_platform(stage: Stage[C], job: Job[C], executor_input: str) -> None:
-    """Give Kubeflow Pipelines the figures of Metrics artifacts, which its UI then shows."""
-    outputs = json.loads(executor_input).get("outputs", {})
-    known: dict[str, Any] = {}
-    for name, port in stage.outputs.items():
-        artifacts = outputs.get("artifacts", {}).get(name, {}).get("artifacts", [])
-        if port.kind == "Metrics" and artifacts and (job.output(name) / METRICS).exists():
-            values = read_metrics(job.output(name)).values
-            artifact = {key: artifacts[0][key] for key in ("name", "uri") if key in artifacts[0]}
-            known[name] = {"artifacts": [{**artifact, "metadata": values}]}
-    file = outputs.get("outputFile")
-    if known and file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(json.dumps({"artifacts": known}), "utf-8")
+def _figures(stage: Stage[C], job: Job[C]) -> dict[str, Mapping[str, float]]:
+    """Return the figures of each Metrics output that was written."""
+    return {
+        name: read_metrics(job.output(name)).values
+        for name, port in stage.outputs.items()
+        if port.kind == "Metrics" and (job.output(name) / METRICS).exists()
+    }
 
 
 def _interrupt(number: int, _: Any) -> Never:

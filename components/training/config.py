@@ -58,7 +58,7 @@ class TrainingConfig(Config):
     deterministic: bool = False
     """Only deterministic kernels on a GPU, so that a resumed run equals an uninterrupted one."""
     processes: PositiveInt | None = None
-    """Training processes; one for each GPU by default, one on a machine without."""
+    """Training processes of a node; one for each GPU by default, one on a machine without."""
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between checkpoints: what a killed run loses at most."""
     log_every: PositiveInt = 50

@@ -3,11 +3,14 @@
 import json
 import os
 import pickle
+import socket
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,54 +19,108 @@ from torch import Tensor, nn
 from components.core import errors, log
 from components.core.errors import ConfigError, Interrupted, MocoError
 
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def launch(processes: int | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: D417
-    """Run `work` in every training process; return what rank 0 returns.
+JOIN_SECONDS = 1800
+"""How long a node waits for the others: long enough for their images to be pulled."""
 
-    One process runs in place. More are started by torchrun's API (its elastic
-    agent), which ends all of them when one fails.
+
+@dataclass(frozen=True)
+class Nodes:
+    """The machines of one training, as torchrun's variables tell this one of them.
+
+    Kubeflow Trainer sets them in every pod of a TrainJob.
+    """
+
+    count: int
+    rank: int
+    address: str
+    """Of the first node, where the processes meet."""
+    port: int
+    processes: int | None
+    """On each node; None where the platform leaves it to us."""
+
+    @classmethod
+    def from_environment(cls) -> "Nodes | None":
+        """Read the variables; None on a machine that trains alone.
+
+        Raises:
+            ConfigError: naming a variable that is missing or wrong.
+        """
+        if os.environ.get("PET_NNODES", "1") == "1":
+            return None
+        processes = os.environ.get("PET_NPROC_PER_NODE", "auto")
+        nodes = cls(
+            count=_number("PET_NNODES"),
+            rank=_number("PET_NODE_RANK"),
+            address=os.environ.get("PET_MASTER_ADDR", ""),
+            port=_number("PET_MASTER_PORT"),
+            processes=_number("PET_NPROC_PER_NODE") if processes.isdigit() else None,
+        )
+        if not nodes.address:
+            raise ConfigError("PET_MASTER_ADDR is not set: the nodes have no place to meet")
+        if nodes.rank >= nodes.count:
+            raise ConfigError(f"PET_NODE_RANK {nodes.rank}: there are {nodes.count} nodes, from 0")
+        return nodes
+
+    def lost(self, reason: str) -> MocoError:
+        """Return the error of a node that goes under with others."""
+        return MocoError(
+            f"node {self.rank} of {self.count} cannot go on: {reason}. The nodes meet at "
+            f"{self.address}:{self.port}; the log of the one that failed first says why. All "
+            "started again continue from the last checkpoint"
+        )
+
+
+def launch(processes: int | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: D417
+    """Run `work` in every training process; return what the first process of this node returns.
+
+    On the first node, and on a machine that trains alone, that is rank 0. One process
+    alone runs in place. More are started by torchrun's API (its elastic agent), which
+    ends all of a node when one fails; those of the other nodes then fail at their next
+    exchange. Every node calls this with the same arguments.
 
     Args:
-        processes: How many; by default one for each GPU.
-        work: A function of a module; its arguments and rank 0's result are pickled.
+        processes: How many on a node; by default what the platform says, else one for each GPU.
+        work: A function of a module; its arguments and its result are pickled.
 
     Raises:
-        MocoError: what a process raised, with its exit code.
+        MocoError: what a process of this node raised, with its exit code.
+        ConfigError: if torchrun's variables are wrong, or there are too few GPUs.
     """
-    count = processes or max(1, torch.cuda.device_count())
+    nodes = Nodes.from_environment()
+    count = processes or (nodes and nodes.processes) or max(1, torch.cuda.device_count())
     if torch.cuda.is_available() and count > torch.cuda.device_count():
         raise ConfigError(f"processes: {count} wanted, but only {torch.cuda.device_count()} GPU(s)")
-    if count == 1:
+    if count == 1 and nodes is None:
         return work(*args, **kwargs)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-    )
+    if nodes is not None and nodes.rank > 0:
+        _await_first_node(nodes)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            results: dict[int, T] = elastic_launch(config, _in_process)(
+            results: dict[int, T] = elastic_launch(_launch_config(count, nodes), _in_process)(
                 folder, work, pickle.dumps((args, kwargs))
             )
         except ChildFailedError as error:
-            raise _first_failure(Path(folder)) or error from None
+            told = nodes and nodes.lost("a process here failed, or lost its peers on another node")
+            raise _first_failure(Path(folder)) or told or error from None
         except SignalException as error:
             raise (
                 _first_failure(Path(folder))
                 or Interrupted(f"{error}; run the same command to continue")
             ) from None
-    return results[0]
+        except dist.DistError as error:  # while the nodes gather
+            raise nodes.lost(str(error).partition("\n")[0]) if nodes else error from None
+    return results[min(results)]
 
 
 def rank() -> int:
@@ -140,6 +197,58 @@ def agree(*flags: bool) -> tuple[bool, ...]:
     return tuple(bool(count) for count in total)
 
 
+def _launch_config(count: int, nodes: Nodes | None) -> "LaunchConfig":
+    from torch.distributed.launcher.api import LaunchConfig
+
+    if nodes is None:
+        return LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="spawn",
+        )
+    return LaunchConfig(
+        min_nodes=nodes.count,
+        max_nodes=nodes.count,
+        nproc_per_node=count,
+        run_id="moco-transfer",
+        # The ranks are those of the platform: rank 0 is on the first node, and writes.
+        rdzv_backend="static",
+        rdzv_endpoint=f"{nodes.address}:{nodes.port}",
+        rdzv_configs={"rank": nodes.rank, "timeout": JOIN_SECONDS},
+        # A node that was lost is the platform's to replace, and all others with it.
+        max_restarts=0,
+        start_method="spawn",
+    )
+
+
+def _await_first_node(nodes: Nodes) -> None:
+    """Wait until the first node listens; its name is not known before its pod has started.
+
+    torch would wait too, but says much while it does, and hears no signal.
+    """
+    log.get_logger(__name__).info("waiting for the first node", address=nodes.address)
+    deadline = time.monotonic() + JOIN_SECONDS
+    while True:
+        try:
+            with socket.create_connection((nodes.address, nodes.port), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise nodes.lost(str(error)) from None
+        time.sleep(1)
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdigit():
+        raise ConfigError(f"{variable} is {value!r}; it must be a number where PET_NNODES is set")
+    return int(value)
+
+
 _control: dist.ProcessGroup | None = None
 
 
@@ -152,7 +261,7 @@ def _in_process(folder: str, work: Callable[..., T], pickled: bytes) -> T | None
     global _control  # noqa: PLW0603 - one process group a process
     args, kwargs = pickle.loads(pickled)  # noqa: S301 - from the parent process
     local_rank = int(os.environ["LOCAL_RANK"])
-    log.configure(level=None if local_rank == 0 else "warning")
+    log.configure(level=None if os.environ["RANK"] == "0" else "warning")
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
         dist.init_process_group("nccl")

@@ -59,8 +59,11 @@ class PodLauncher(Launcher):
             word: words[word.replace("path}}", "uri}}")] if word.endswith(".path}}") else value
             for word, value in words.items()
         }
-        sizes = {k: replaced(v, self._sizes(task)) for k, v in container["resources"].items()}
-        limits = {"cpu": sizes["resourceCpuLimit"], "memory": sizes["resourceMemoryLimit"]}
+        sizes = self._sizes(task)
+        limits = {
+            name: replaced(container["resources"][f"resource{name.title()}Limit"], sizes)
+            for name in ("cpu", "memory")
+        }
         identity = {
             k: int(v) for k, v in platform["securityContext"].items() if k != "runAsNonRoot"
         }
@@ -70,6 +73,7 @@ class PodLauncher(Launcher):
             "metadata": {"name": name, "labels": platform["podMetadata"]["labels"]},
             "spec": {
                 "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
                 "containers": [
                     {
                         "name": "main",

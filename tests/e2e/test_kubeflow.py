@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from components.core.manifest import read_manifest
+from components.core.store import Store
 from pipelines.cluster.connection import Cluster, cluster_options
 from pipelines.runs import Run
 from tests.servers.cluster import TestCluster, wait_for
@@ -33,6 +33,11 @@ TINY = [
 LINEAR = ["linear", *TINY, "--set", "classification.linear.epochs=1", "--no-checks"]
 BOTH = [*LINEAR, "--rows", "random,moco_in1m", "--set", "pretrain.epochs=1"]
 RANDOM = [*LINEAR, "--rows", "random"]
+TRAINING = [
+    *("pretrain", *TINY, "--set", "pretrain.epochs=40", "--set", "pretrain.checkpoint_seconds=1"),
+    *("--no-checks", "--no-cache"),
+]
+CONTINUED = "continuing from a checkpoint"
 RUN_SECONDS = 900
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -108,10 +113,20 @@ def finished(moco: Moco) -> Run:
     return run
 
 
-def store_of(run: Run) -> Any:
+def store_of(run: Run) -> Store:
     place = run.record.cluster
     assert place is not None
     return Cluster(cluster_options()).store(place.artifacts)
+
+
+def await_checkpoint(run: Run) -> None:
+    """Wait until a pre-training has saved."""
+    store = store_of(run)
+    wait_for(
+        "a checkpoint",
+        lambda: any(".state/" in entry.key for entry in store.list("pretrain-moco-in1m")),
+        RUN_SECONDS,
+    )
 
 
 def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
@@ -122,7 +137,7 @@ def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
     assert states.pop("convert_random") in ("finished", "reused")
     assert set(states.values()) == {"finished"}
     assert finished.id in moco("status")
-    assert "digits" in moco("logs", finished.id, "digits")
+    assert "scenes written" in moco("logs", finished.id, "digits")
 
     moco("pull", finished.id, "--output", str(tmp_path))
     offline = Moco(tmp_path, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
@@ -187,40 +202,42 @@ def test_fill_runs_only_what_the_empty_cells_need(moco: Moco, finished: Run) -> 
 def test_a_failed_run_says_why_and_goes_on_where_it_failed(moco: Moco) -> None:
     run = moco.submit(*RANDOM, "--set", f"digits.seed={SEED + 1}")
     store = store_of(run)
-    manifest = wait_for(
-        "the data",
-        lambda: [e.key for e in store.list("digits") if e.key.endswith("/imagenet/manifest.json")],
-        RUN_SECONDS,
-    )[0]
-    kept = store.read(manifest)
-    store.delete(manifest)
+    listed = wait_for("the data", lambda: uploaded(store, "digits"), RUN_SECONDS)
+    image = next(key for key in listed if "/imagenet/" in key and key.endswith(".JPEG"))
+    kept = store.read(image)
+    store.write(image, b"not what the manifest says")
 
     said = moco.watch(run, code=65)
-    assert "manifest.json" in said
+    assert Path(image).name in said
     assert moco.states(run)["report"] == "skipped"
     assert "linear_random_0" in moco("logs", run.id)
 
-    store.write(manifest, kept)
+    store.write(image, kept)
     moco("rerun", run.id, "--failed")
     moco.watch(run)
-    assert set(moco.states(run).values()) == {"finished"}
+    assert set(moco.states(run).values()) <= {"finished", "reused"}
+
+
+def uploaded(store: Store, task: str) -> list[str]:
+    """Return the keys of a task's artifacts once all of them are there."""
+    keys = [entry.key for entry in store.list(task)]
+    manifests = [key for key in keys if key.endswith("/manifest.json")]
+    whole = [
+        f"{manifest.rpartition('/')[0]}/{name}" in keys
+        for manifest in manifests
+        for name in json.loads(store.read(manifest))["files"]
+    ]
+    return keys if len(manifests) == 2 and all(whole) else []
 
 
 def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     moco: Moco, cluster: TestCluster, tmp_path: Path
 ) -> None:
     """The pod is started again, and goes on from the checkpoint beside its output."""
-    longer = ["--set", "pretrain.epochs=40", "--set", "pretrain.checkpoint_seconds=1"]
-    command = ["pretrain", *TINY, *longer, "--no-checks", "--no-cache"]
-    disturbed = moco.submit(*command)
+    disturbed = moco.submit(*TRAINING)
     place = disturbed.record.cluster
     assert place is not None
-    store = store_of(disturbed)
-    wait_for(
-        "a checkpoint",
-        lambda: any(".state/" in entry.key for entry in store.list("pretrain-moco-in1m")),
-        RUN_SECONDS,
-    )
+    await_checkpoint(disturbed)
     selector = f"pipeline/runid={place.run},moco-transfer/step=pretrain_moco_in1m"
     (pod,) = [
         pod
@@ -230,7 +247,7 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     cluster.core.delete_namespaced_pod(pod.metadata.name, place.namespace, grace_period_seconds=0)
     time.sleep(1)
     moco.watch(disturbed)
-    undisturbed = moco.submit(*command)
+    undisturbed = moco.submit(*TRAINING)
     moco.watch(undisturbed)
 
     digests = []
@@ -245,5 +262,17 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
             }
         )
     assert digests[0] == digests[1]
-    statuses = json.loads(moco("status", disturbed.id, "--json"))["steps"]
-    assert statuses["pretrain_moco_in1m"]["attempt"] == 2
+    assert CONTINUED in moco("logs", disturbed.id, "pretrain_moco_in1m")
+    assert CONTINUED not in moco("logs", undisturbed.id, "pretrain_moco_in1m")
+
+
+def test_a_stopped_training_goes_on_in_a_new_run(moco: Moco) -> None:
+    stopped = moco.submit(*TRAINING)
+    await_checkpoint(stopped)
+    moco("cancel", stopped.id)
+    moco.watch(stopped, code=75)
+    assert moco.states(stopped)["pretrain_moco_in1m"] == "interrupted"
+
+    again = moco.submit(stopped.id, "pretrain_moco_in1m", "--continue", command="rerun")
+    moco.watch(again)
+    assert CONTINUED in moco("logs", again.id, "pretrain_moco_in1m")

@@ -10,13 +10,14 @@ from components.core import log
 from components.core.config import read_config
 from components.core.errors import ClusterError, DataError, ExitCode, Interrupted, UsageError
 from components.core.main import guarded
+from components.core.metrics import tell_platform
 from components.core.stage import Invocation, Stage, load_stage
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.cluster.connection import TIMEOUT, Cluster
 from pipelines.cluster.trainjob import MODULE, SEPARATOR, TrainJobConfig
 from pipelines.cluster.trainjob.follow import Follower, TrainJob
 from pipelines.cluster.trainjob.manifest import job_name, train_job
-from pipelines.cluster.trainjob.outputs import missing_outputs, tell_platform
+from pipelines.cluster.trainjob.outputs import figures_of, missing_outputs
 
 HELP = f"""Run a stage on several nodes, as a TrainJob of Kubeflow, and follow it to its end.
 
@@ -105,7 +106,7 @@ def run(given: Command) -> int:
     else:
         logger.info("an earlier pod of this step has made the artifacts already", **outputs)
     if given.executor_input:
-        tell_platform(given.stage, outputs, given.executor_input)
+        tell_platform(given.executor_input, figures_of(given.stage, outputs))
     return ExitCode.OK
 
 

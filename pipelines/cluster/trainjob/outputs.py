@@ -1,8 +1,6 @@
-"""Looks at what a TrainJob wrote into the store, and tells the platform."""
+"""Looks at what a TrainJob wrote into the store."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,23 +31,18 @@ def missing_outputs(stage: Stage[Any], outputs: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def tell_platform(stage: Stage[Any], outputs: Mapping[str, str], executor_input: str) -> None:
-    """Give Kubeflow Pipelines the figures of Metrics artifacts, which its UI then shows."""
-    told = json.loads(executor_input).get("outputs", {})
-    known: dict[str, Any] = {}
+def figures_of(stage: Stage[Any], outputs: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Read the figures of a stage's Metrics outputs from the store.
+
+    Raises:
+        StoreError: if the store cannot be reached or refuses.
+    """
+    figures = {}
     for name, url in outputs.items():
-        artifacts = told.get("artifacts", {}).get(name, {}).get("artifacts", [])
-        if stage.outputs[name].kind == "Metrics" and artifacts:
+        if stage.outputs[name].kind == "Metrics":
             store, key = _place(url)
-            values = Metrics.model_validate_json(store.read(f"{key}/{METRICS}")).values
-            artifact = {
-                part: artifacts[0][part] for part in ("name", "uri") if part in artifacts[0]
-            }
-            known[name] = {"artifacts": [{**artifact, "metadata": values}]}
-    file = told.get("outputFile")
-    if known and file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(json.dumps({"artifacts": known}), "utf-8")
+            figures[name] = Metrics.model_validate_json(store.read(f"{key}/{METRICS}")).values
+    return figures
 
 
 def _faults(store: Store, key: str) -> list[str]:
