@@ -11,9 +11,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from components.core.errors import ClusterError, MocoError, StoreError
 from components.core.store import Store
 from pipelines.backends.kfp import label_value
 from pipelines.cluster.connection import TIMEOUT, Cluster
+from pipelines.cluster.logstream import AGAIN, follow_lines
 from pipelines.cluster.pods import MAIN, Object, created, name_of, state_of
 from pipelines.cluster.submit import task_name
 from pipelines.cluster.workflow import NODE, attempt_of
@@ -29,9 +29,6 @@ from pipelines.runs import ClusterRun, Run
 
 RUN_LABEL, STEP_LABEL = "pipeline/runid", "moco-transfer/step"
 ARCHIVED = "executor-logs"
-AGAIN = 1.0  # seconds until a stream that broke off is opened again
-SILENCE = (5, 300)  # seconds to connect, and without a word until a stream counts as broken
-SKEW = 60  # seconds by which a node's clock may be behind
 
 _ARCHIVED = re.compile(rf"{ARCHIVED}(?:-(\d+))?")
 # The platform writes into the same log: Argo's executor, and Kubeflow's launcher, whose errors may
@@ -236,7 +233,9 @@ class LogStream:
         last: datetime | None = None
         while True:
             try:
-                for moment, line in self._connect(pod, last):
+                for moment, line in follow_lines(
+                    self.cluster.core, self.place.namespace, pod, MAIN, last
+                ):
                     last = moment
                     yield line
             except HTTPError:
@@ -249,43 +248,11 @@ class LogStream:
                 return
             time.sleep(AGAIN)
 
-    def _connect(self, pod: str, last: datetime | None) -> Iterator[tuple[datetime, str]]:
-        """Yield lines with their moments; after a break those that are newer than the last one."""
-        options = {}
-        if last:
-            options["since_seconds"] = int((datetime.now(UTC) - last).total_seconds()) + SKEW
-        answer = self.cluster.core.read_namespaced_pod_log(
-            pod,
-            self.place.namespace,
-            container=MAIN,
-            follow=True,
-            timestamps=True,
-            _request_timeout=SILENCE,
-            _preload_content=False,
-            **options,
-        )
-        with closing(answer):
-            for line in _whole_lines(answer.stream(decode_content=True)):
-                stamp, _, words = line.partition(" ")
-                moment = datetime.fromisoformat(stamp)
-                if last is None or moment > last:
-                    yield moment, words
-
     def _goes_on(self, pod: str) -> bool:
         answer = self.cluster.core.read_namespaced_pod(
             pod, self.place.namespace, _request_timeout=TIMEOUT, _preload_content=False
         )
         return state_of(json.loads(answer.data))[0] == "running"
-
-
-def _whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace")
-    if rest:
-        yield rest.decode("utf-8", "replace")
 
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:

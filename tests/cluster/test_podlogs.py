@@ -8,8 +8,9 @@ import pytest
 
 from components.core.errors import ClusterError
 from pipelines.backends.cluster import ClusterOptions
-from pipelines.cluster import podlogs
+from pipelines.cluster import logstream, podlogs
 from pipelines.cluster.connection import Cluster
+from pipelines.cluster.logstream import whole_lines
 from pipelines.cluster.podlogs import LogStream, pods_of_run, pods_of_step, read_pod_log
 from pipelines.cluster.pods import state_of
 from pipelines.logs import Event
@@ -56,7 +57,7 @@ def test_a_line_in_a_pods_log(line: str, event: Event) -> None:
 def test_chunks_are_put_together_to_lines() -> None:
     chunks = [b"one\ntw", b"o\nth\xc3", b"\xa9\n", b"rest"]
 
-    assert list(podlogs._whole_lines(chunks)) == ["one", "two", "th\u00e9", "rest"]
+    assert list(whole_lines(chunks)) == ["one", "two", "th\u00e9", "rest"]
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_log_is_followed_over_broken_connections(
     pod_image: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(podlogs, "SILENCE", (5, 0.4))  # a connection breaks off at every pause
+    monkeypatch.setattr(logstream, "SILENCE", (5, 0.4))  # a connection breaks off at every pause
     monkeypatch.setattr(podlogs, "AGAIN", 0.1)
     start(cluster, place.namespace, pod_image, "ticking", TICKS)
     start(cluster, place.namespace, pod_image, "other", "echo not asked for; sleep 60")

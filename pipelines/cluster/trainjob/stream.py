@@ -3,16 +3,14 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
+from pipelines.cluster.logstream import AGAIN, follow_lines
 from pipelines.cluster.trainjob.manifest import JOB
 
-AGAIN = 1.0  # seconds until a stream that broke off is opened again
-SILENCE = (5, 300)  # seconds to connect, and without a word until a stream counts as broken
-SKEW = 60  # seconds by which a node's clock may be behind
 LAST_LINES = 30
 
 
@@ -37,7 +35,7 @@ class LogStream(threading.Thread):
         super().__init__(daemon=True, name=f"log of {pod}")
         self.tail: deque[str] = deque(maxlen=LAST_LINES)
         self._core = core
-        self._place = (pod, namespace)
+        self._place = (namespace, pod)
         self._say = say
         self._ended = threading.Event()
         self._last: datetime | None = None
@@ -65,35 +63,8 @@ class LogStream(threading.Thread):
             time.sleep(AGAIN)
 
     def _read(self) -> None:
-        options = {}
-        if self._last:
-            behind = (datetime.now(UTC) - self._last).total_seconds()
-            options["since_seconds"] = int(behind) + SKEW
-        answer = self._core.read_namespaced_pod_log(
-            *self._place,
-            container=JOB,
-            follow=True,
-            timestamps=True,
-            _request_timeout=SILENCE,
-            _preload_content=False,
-            **options,
-        )
-        with closing(answer):
-            for line in _whole_lines(answer.stream(decode_content=True)):
-                stamp, _, words = line.partition(" ")
-                moment = datetime.fromisoformat(stamp)
-                if self._last is None or moment > self._last:
-                    self._last = moment
-                    self.tail.append(words)
-                    if self._say:
-                        self._say(words)
-
-
-def _whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace")
-    if rest:
-        yield rest.decode("utf-8", "replace")
+        for moment, words in follow_lines(self._core, *self._place, JOB, self._last):
+            self._last = moment
+            self.tail.append(words)
+            if self._say:
+                self._say(words)
