@@ -13,9 +13,9 @@ HELP = "The transfer experiments of the MoCo paper's appendix: measured beside p
 EPILOGUE = """\
 Start with: moco run appendix --scale digits
 
-RUN is a run's id or the beginning of one, a recipe (its newest run, reruns aside), or a path. \
-Runs are kept in ./runs, or where MOCO_RUNS says. Every command takes --traceback, or \
-MOCO_TRACEBACK=1, to show where an error arose.
+RUN is a run's id or the beginning of one, a recipe (its newest run, reruns aside), a path, \
+or the URL of a run's folder in a bucket. Runs are kept in ./runs, or where MOCO_RUNS says. Every \
+command takes --traceback, or MOCO_TRACEBACK=1, to show where an error arose.
 
 Exit codes: 0 done; 1 a defect; 64 wrong command line; 65 bad data set or artifact; 68 cluster \
 not there or not right; 69 store lost; 70 loss not finite; 73 disk full; 75 interrupted, the same \

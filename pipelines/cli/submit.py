@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from components.core.errors import UsageError
 from pipelines.cli.options import (
     ClusterValues,
-    Data,
     RecipeName,
     RecipeOptions,
     RunName,
@@ -25,6 +24,13 @@ from pipelines.plan import Plan
 from pipelines.runs import LOCK, Parent, Run, find_run, runs_folder
 from pipelines.words import number
 
+Claims = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--data",
+        help="NAME=CLAIM: the persistent volume claim that holds a data set. Repeatable.",
+    ),
+]
 Parameters = Annotated[
     tuple[str, ...],
     Parameter(
@@ -47,7 +53,7 @@ def submit(
     /,
     *,
     options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
-    data: Data = (),
+    data: Claims = (),
     cluster: ClusterValues = (),
     parameter: Parameters = (),
     fill: Annotated[
@@ -59,8 +65,8 @@ def submit(
 ) -> int:
     """Run a recipe on a cluster.
 
-    What can be known to be wrong is refused first. On a cluster, `--data NAME=CLAIM` names the
-    persistent volume claim that holds a data set.
+    What can be known to be wrong is refused first, as `moco doctor RECIPE` would say it; the
+    command ends once the run has begun.
     """
     plan = options.plan(recipe)
     place = cluster_of(cluster, pairs("--data", data, "NAME=CLAIM"), cache=not no_cache)
