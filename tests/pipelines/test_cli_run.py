@@ -159,6 +159,50 @@ def test_rerun_downstream_executes_all_after_it(runs: Path) -> None:
     assert len(values(again, row=1)) == 2  # the other row is that of the old run
 
 
+def test_failed_steps_are_tried_again_in_the_same_run(runs: Path, capsys: Capture) -> None:
+    assert main([*RUN, "--set", "measure_random_1.fails=1"]) == ExitCode.BAD_DATA
+    broken = find_run("toys", runs)
+
+    assert main(["rerun", broken.id, "--failed"]) == 0
+    assert broken.status("measure_random_1").attempt == 2
+    assert values(broken) == [10.0, 10.0]
+    capsys.readouterr()
+    assert main(["rerun", broken.id, "measure_random_1", "--failed"]) == ExitCode.USAGE
+    assert main(["rerun", broken.id]) == ExitCode.USAGE
+    assert "--failed" in capsys.readouterr().err
+
+
+def test_a_rerun_goes_on_with_the_checkpoints_of_the_attempt_before(
+    runs: Path, capsys: Capture
+) -> None:
+    assert main([*RUN, "--set", "measure_random_1.fails=1"]) == ExitCode.BAD_DATA
+    broken = find_run("toys", runs)
+
+    # The toy fails once for each state: with that of the failed attempt it goes well.
+    assert main(["rerun", broken.id, "measure_random_1"]) == ExitCode.BAD_DATA
+    assert main(["rerun", broken.id, "measure_random_1", "--continue"]) == 0
+    again = all_runs(runs)[0]
+    assert again.record.parent and "measure_random_1" in again.record.parent.states
+
+    capsys.readouterr()
+    assert main(["rerun", broken.id, "measure_random_0", "--continue"]) == ExitCode.USAGE
+    assert "keeps no checkpoint" in capsys.readouterr().err
+
+
+def test_checkpoints_of_other_inputs_are_not_handed_over(runs: Path, capsys: Capture) -> None:
+    assert main([*RUN, "--set", "measure_random_1.fails=1"]) == ExitCode.BAD_DATA
+    broken = find_run("toys", runs)
+    before = len(all_runs(runs))
+    status = broken.status("measure_random_1")
+    broken.write_status("measure_random_1", status.model_copy(update={"state_key": "another"}))
+
+    code = main(["rerun", broken.id, "measure_random_1", "--continue"])
+
+    assert code == ExitCode.BAD_DATA
+    assert "its config or its inputs are not the same" in capsys.readouterr().err
+    assert len(all_runs(runs)) == before
+
+
 def test_rerun_needs_what_is_upstream(runs: Path, capsys: Capture) -> None:
     assert main([*RUN, "--set", "make_random.fails=9"]) == ExitCode.BAD_DATA
     capsys.readouterr()
