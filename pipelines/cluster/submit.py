@@ -151,7 +151,7 @@ def state_of(run: Run, step: str, store: Store) -> str:
     run.require_step(step)
     if record.parent and step in record.parent.states:
         return record.parent.states[step]
-    folder = f"{place.run}/{task_name(step)}/"
+    folder = f"{place.run}/{task_name(step)}"
     states = {
         entry.key.partition(".state/")[0] + ".state"
         for entry in store.list(folder)
