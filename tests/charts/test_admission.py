@@ -141,9 +141,12 @@ def test_every_stages_pod_is_admitted_under_restricted(
 
     pods: dict[str, Document] = {}
     for recipe in recipe_names():
-        compiled = Compiled.of(recipe, scale, given, tmp_path / f"{recipe}.yaml")
-        pods |= dict(compiled.pods(given.service_account or ""))
+        for gpus in (8, 4):  # at full scale a pre-training takes one node, or two
+            there_are = given.derive(gpus_per_node=gpus)
+            compiled = Compiled.of(recipe, scale, there_are, tmp_path / f"{recipe}.yaml")
+            pods |= dict(compiled.pods(given.service_account or ""))
     assert {"components.pretrain", "components.convert", "components.report"} <= set(pods)
+    assert ("pipelines.cluster.trainjob" in pods) == (scale == "full")
     for pod in pods.values():
         cluster.core.create_namespaced_pod(namespace, pod, dry_run="All")
 

@@ -97,7 +97,7 @@ LEAST = {
     ("", "secrets", "mlpipeline-minio-artifact", "get"),
 }
 TRAINER = {
-    ("trainer.kubeflow.org", "trainjobs", "", "create delete get list watch"),
+    ("trainer.kubeflow.org", "trainjobs", "", "create delete get list patch watch"),
     ("jobset.x-k8s.io", "jobsets", "", "get list watch"),
     ("batch", "jobs", "", "get list watch"),
     ("", "pods", "", "get list watch"),
