@@ -13,6 +13,18 @@ Mask = npt.NDArray[np.uint8]
 JOINTS = 17
 
 
+def stripped(results: list[Record], kind: str) -> list[Record]:
+    """Return results as a server takes them for one kind, which decides whose area counts."""
+    others = {
+        "bbox": ("segmentation", "keypoints"),
+        "segm": ("bbox", "keypoints"),
+        "keypoints": ("bbox", "segmentation"),
+    }
+    return [
+        {name: value for name, value in one.items() if name not in others[kind]} for one in results
+    ]
+
+
 class World:
     """Images of many sizes; some empty, crowded or missed, with moved, doubled and stray finds.
 

@@ -115,6 +115,32 @@ def test_instance_figures_are_those_of_the_published_script(
     assert figures.per_class == pytest.approx(classes, abs=1e-9)
 
 
+def test_a_small_group_weighs_double_as_in_the_published_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, found = tmp_path / "val", tmp_path / "found"
+    (truth / "ulm").mkdir(parents=True)
+    found.mkdir()
+    scene = np.full(SIZE, 7, np.uint16)
+    scene[:20, :20] = 26_000
+    scene[50:60, 50:56] = 26  # a group of 60 pixels
+    Image.fromarray(scene).save(truth / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png")
+    stray = np.zeros(SIZE, bool)
+    stray[50:60, 53:63] = True  # 30 of its 100 pixels on the group
+    write_instances(
+        found,
+        "ulm_000000_000019",
+        [Instance(26, 0.9, stray), Instance(26, 0.5, scene == 26_000)],
+    )
+
+    figures = evaluate_instances(truth, found)
+
+    expected = official_instances(truth, found, tmp_path, monkeypatch)
+    assert figures.values["AP50"] == pytest.approx(100)
+    assert figures.values["AP"] == pytest.approx(expected["allAp"] * 100, abs=1e-9)
+    assert figures.values["AP"] < 80
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_miou_is_that_of_the_published_script(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

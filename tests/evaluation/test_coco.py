@@ -8,8 +8,8 @@ from pycocotools.cocoeval import COCOeval
 
 from components.core.errors import DataError
 from components.evaluation.annotations import Kind, Record
-from components.evaluation.coco import evaluate_coco, only
-from tests.evaluation.making import World
+from components.evaluation.coco import evaluate_coco
+from tests.evaluation.making import World, stripped
 
 NAMES: dict[Kind, tuple[str, ...]] = {
     "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -24,7 +24,7 @@ def reference(annotations: Record, results: list[Record], kind: Kind) -> dict[st
         truth = COCO()
         truth.dataset = copy.deepcopy(annotations)
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(only(results, kind)), kind)
+        evaluation = COCOeval(truth, truth.loadRes(stripped(results, kind)), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

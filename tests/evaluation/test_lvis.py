@@ -8,10 +8,9 @@ import pytest
 
 from components.core.errors import DataError
 from components.evaluation.annotations import Kind, Record
-from components.evaluation.coco import only
 from components.evaluation.lvis import DETECTIONS, evaluate_lvis
 from components.evaluation.results import encode_mask
-from tests.evaluation.making import World
+from tests.evaluation.making import World, stripped
 
 
 def reference(
@@ -22,7 +21,7 @@ def reference(
     np.float = float  # type: ignore[attr-defined] # lvis 0.5.3 uses a name that numpy gave up
     (folder / "truth.json").write_text(json.dumps(annotations))
     truth = lvis.LVIS(str(folder / "truth.json"))
-    evaluation = lvis.LVISEval(truth, lvis.LVISResults(truth, only(results, kind)), kind)
+    evaluation = lvis.LVISEval(truth, lvis.LVISResults(truth, stripped(results, kind)), kind)
     evaluation.run()
     figures = evaluation.get_results()
     return {name: value * 100 for name, value in figures.items() if name[:2] == "AP" and value > -1}
