@@ -1,0 +1,1 @@
+"""Official metrics over stored predictions, each in its data set's own result format."""

@@ -1,0 +1,91 @@
+"""Reads annotation files in COCO's layout, and refuses what an evaluator would misread."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from components.core.errors import DataError
+from components.evaluation.figures import refuse
+
+Kind = Literal["bbox", "segm", "keypoints"]
+"""What is compared: boxes, masks or keypoints."""
+Record = dict[str, Any]
+
+_LISTS = {
+    "images": ("id", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+    "categories": ("id", "name"),
+}
+_NEEDED = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+_COORDINATES = 6  # of a triangle: an evaluator takes four for a box
+
+
+def read_annotations(path: Path, kind: Kind) -> Record:
+    """Read an annotation file in COCO's layout.
+
+    Raises:
+        DataError: if it is not one, names images or categories that it does not have, or has
+            polygons of fewer than three points.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read the annotations {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON, perhaps half downloaded: {error}") from None
+    check_annotations(document, kind, path)
+    return dict(document)
+
+
+def check_annotations(document: Any, kind: Kind, source: object = "the annotations") -> None:
+    """Refuse annotations that an evaluator would misread.
+
+    Args:
+        document: The parsed file.
+        kind: What will be compared; only its fields are looked at.
+        source: What the error calls the file.
+
+    Raises:
+        DataError: with the first faults.
+    """
+    if not isinstance(document, dict):
+        raise DataError(f"{source} is not a JSON object with images, annotations and categories")
+    faults = list(_missing(document)) or list(_inconsistent(document, kind))
+    refuse(source, faults, "COCO's layout is needed; unpack the original file again")
+
+
+def _missing(document: Record) -> Iterator[str]:
+    for name, fields in _LISTS.items():
+        records = document.get(name)
+        if not isinstance(records, list):
+            yield f"has no list {name!r}"
+            continue
+        for position, record in enumerate(records):
+            gone = [one for one in fields if not isinstance(record, dict) or one not in record]
+            if gone:
+                yield f"{name}[{position}] has no {', '.join(gone)}"
+
+
+def _inconsistent(document: Record, kind: Kind) -> Iterator[str]:
+    images = {image["id"] for image in document["images"]}
+    categories = {category["id"] for category in document["categories"]}
+    needed = _NEEDED[kind]
+    if not images:
+        yield "has no images: the split is empty"
+    for annotation in document["annotations"]:
+        name = f"annotation {annotation['id']}"
+        if annotation["image_id"] not in images:
+            yield f"{name} is on image {annotation['image_id']}, which is not listed"
+        if annotation["category_id"] not in categories:
+            yield f"{name} is of category {annotation['category_id']}, which is not listed"
+        if needed not in annotation:
+            yield f"{name} has no {needed}"
+        elif kind == "segm" and _degenerate(annotation["segmentation"]):
+            yield f"{name} has a polygon of fewer than three points"
+
+
+def _degenerate(segmentation: Any) -> bool:
+    return isinstance(segmentation, list) and (
+        not segmentation or any(len(polygon) < _COORDINATES for polygon in segmentation)
+    )
