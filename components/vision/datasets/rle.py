@@ -61,7 +61,7 @@ def uncompress(text: str) -> Runs:
     Raises:
         ValueError: if it ends within a number, or has a character or a run that cannot be.
     """
-    codes = np.frombuffer(text.encode("ascii", errors="replace"), np.uint8).astype(np.int64)
+    codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64)
     codes -= _FIRST_CHARACTER
     if not len(codes):
         return np.zeros(0, np.uint32)
