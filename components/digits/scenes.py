@@ -10,8 +10,9 @@ from components.digits import DigitsConfig
 from components.digits.source import Digits
 
 Ink = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
 
-_DIGIT_SIDE = 8  # scikit-learn's images
+DIGIT_SIDE = 8  # scikit-learn's images
 _TEXTURE_CELLS = 6
 
 
@@ -59,7 +60,7 @@ def render_scene(
         other = int(generator.integers(len(digits.labels)))
         instances.append(_place(config, digits, other, (0.2, 0.32), generator))
 
-    light = _ground(config, generator)
+    light = ground((side, side), config.texture, generator)
     for number, instance in reversed(list(enumerate(instances))):
         brightness = generator.uniform(170, 235) if number == 0 else generator.uniform(70, 120)
         light += instance.ink * (np.float32(brightness) - light)
@@ -78,21 +79,11 @@ def _place(
     generator: np.random.Generator,
 ) -> Instance:
     """Scale, turn and slant a digit a little and put it somewhere, wholly inside."""
-    scale = generator.uniform(*size) * config.pixels / _DIGIT_SIDE
-    angle, slant = np.radians(generator.uniform(-8, 8)), generator.uniform(-0.1, 0.1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = scale * turn @ np.array([[1, slant], [0, 1]])
-    room = max(0.0, (config.pixels - scale * _DIGIT_SIDE) / 2)
+    scale = generator.uniform(*size) * config.pixels / DIGIT_SIDE
+    turn = random_turn(generator)
+    room = max(0.0, (config.pixels - scale * DIGIT_SIDE) / 2)
     centre = config.pixels / 2 + generator.uniform(-room, room, 2)
-    middle = np.full(2, (_DIGIT_SIDE - 1) / 2)
-    ink = cv2.warpAffine(
-        digits.images[which],
-        np.column_stack([matrix, centre - 0.5 - matrix @ middle]),
-        (config.pixels, config.pixels),
-        flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_CONSTANT,
-    )
-    ink = np.clip(ink, 0, 1).astype(np.float32)
+    ink = draw(digits.images[which], placement(scale * turn, centre), (config.pixels,) * 2)
     return Instance(
         label=int(digits.labels[which]),
         source=int(digits.sources[which]),
@@ -101,12 +92,36 @@ def _place(
     )
 
 
-def _ground(config: DigitsConfig, generator: np.random.Generator) -> Ink:
-    """Make a dark ground with a soft texture of its own."""
-    shape = (config.pixels, config.pixels)
-    dark = np.full(shape, generator.uniform(20, 60), np.float32)
+def random_turn(generator: np.random.Generator) -> Matrix:
+    """Choose how a digit is turned and slanted, a little, (2, 2)."""
+    angle, slant = np.radians(generator.uniform(-8, 8)), generator.uniform(-0.1, 0.1)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned: Matrix = turn @ np.array([[1, slant], [0, 1]])
+    return turned
+
+
+def placement(matrix: Matrix, centre: Matrix) -> Matrix:
+    """Return the map from a digit's pixel numbers to the scene's, (2, 3).
+
+    Args:
+        matrix: Scale, turn and slant, (2, 2).
+        centre: Where the digit's middle goes, (2,), pixels from the top left corner.
+    """
+    middle = np.full(2, (DIGIT_SIDE - 1) / 2)
+    return np.column_stack([matrix, centre - 0.5 - matrix @ middle])
+
+
+def draw(digit: Ink, place: Matrix, size: tuple[int, int]) -> Ink:
+    """Return a digit's share in each pixel of a scene of this width and height."""
+    ink = cv2.warpAffine(digit, place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+    share: Ink = np.clip(ink, 0, 1).astype(np.float32)
+    return share
+
+
+def ground(size: tuple[int, int], texture: float, generator: np.random.Generator) -> Ink:
+    """Make a dark ground of this width and height with a soft texture of its own."""
+    dark = np.full(size[::-1], generator.uniform(20, 60), np.float32)
     cells = generator.uniform(-1, 1, (_TEXTURE_CELLS, _TEXTURE_CELLS)).astype(np.float32)
-    dark += (
-        80 * np.float32(config.texture) * cv2.resize(cells, shape, interpolation=cv2.INTER_CUBIC)
-    )
-    return np.maximum(dark, 0)
+    dark += 80 * np.float32(texture) * cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC)
+    light: Ink = np.maximum(dark, 0)
+    return light

@@ -31,6 +31,11 @@ class Digits:
         """Return the positions of the digits that show `label`."""
         return np.flatnonzero(self.labels == label)
 
+    def half(self, which: int) -> "Digits":
+        """Return every other digit of each class: half 0 or half 1."""
+        order = np.argsort(self.labels, kind="stable")[which::2]
+        return Digits(self.images[order], self.labels[order], self.sources[order])
+
 
 @cache
 def real_digits(split: Split) -> Digits:

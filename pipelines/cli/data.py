@@ -19,7 +19,10 @@ app = App(name="data", help="Check data sets.")
 def check(
     kind: Annotated[
         str,
-        Parameter(help="imagenet, inaturalist, or images (any folder tree or list of images)."),
+        Parameter(
+            help="imagenet, inaturalist, coco, keypoints, densepose, lvis, voc, voc_segmentation, "
+            "cityscapes, or images (any folder tree or list of images)."
+        ),
     ],
     path: Annotated[Path, Parameter(help="The data set's folder.")],
     /,

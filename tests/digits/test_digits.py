@@ -124,11 +124,14 @@ def test_sizes_that_do_not_ascend_are_refused() -> None:
 
 
 def test_the_stage_runs_from_its_command_line(tmp_path: Path) -> None:
+    small = SMALL.derive(pictures={"train": 20, "val": 20})
     outputs = {port: str(tmp_path / port) for port in STAGE.outputs}
-    subprocess.run([sys.executable, *STAGE.argv(SMALL, {}, outputs)], check=True, timeout=60)
+    subprocess.run([sys.executable, *STAGE.argv(small, {}, outputs)], check=True, timeout=120)
     for port, folder in outputs.items():
         assert (Path(folder) / "manifest.json").is_file()
         assert check_data(port, Path(folder)).faults == []
+    for port in ("imagenet", "inaturalist"):
+        folder = outputs[port]
         images = read_image_set(port, Path(folder), "train")  # type: ignore[arg-type]
         assert read_image(images.path(0)).shape == (48, 48, 3)
 

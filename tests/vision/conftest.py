@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_images
 from components.digits import DigitsConfig
 from components.digits.layouts import imagenet, inaturalist
 from components.vision.decoding import Pixels
+from tests.vision.detection_world import write_world
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,9 @@ def inaturalist_folder(tmp_path: Path) -> Path:
     """A small data set in iNaturalist 2018's layout."""
     inaturalist.write(DigitsConfig(train_scenes=80, val_scenes=30), tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every detection layout, small; not to be changed."""
+    return write_world(tmp_path_factory.mktemp("world"))

@@ -8,11 +8,19 @@ from pathlib import Path
 
 from components.core.config import nearest
 from components.core.errors import UsageError
+from components.vision.check.cityscapes import check_cityscapes
+from components.vision.check.coco import (
+    check_coco,
+    check_densepose,
+    check_keypoints,
+    check_lvis,
+)
 from components.vision.check.files import can_decode
 from components.vision.check.findings import Fault, Findings
 from components.vision.check.imagenet import check_imagenet
 from components.vision.check.images import check_images
 from components.vision.check.inaturalist import check_inaturalist
+from components.vision.check.voc import check_voc, check_voc_segmentation
 
 __all__ = ["CHECKS", "Fault", "Findings", "check_data"]
 
@@ -22,6 +30,13 @@ CHECKS: dict[str, Check] = {
     "imagenet": check_imagenet,
     "inaturalist": check_inaturalist,
     "images": check_images,
+    "coco": check_coco,
+    "keypoints": check_keypoints,
+    "densepose": check_densepose,
+    "lvis": check_lvis,
+    "voc": check_voc,
+    "voc_segmentation": check_voc_segmentation,
+    "cityscapes": check_cityscapes,
 }
 
 

@@ -1,12 +1,17 @@
 """Checks iNaturalist 2018's layout: ROOT/train2018.json, ROOT/val2018.json and their images."""
 
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from components.vision.check.files import Size, check_files
+from components.vision.check.files import check_files
 from components.vision.check.findings import Findings
+from components.vision.check.records import (
+    Record,
+    read_records,
+    record_size,
+    repeated,
+    report_repeated,
+)
 
 PUBLISHED = {"categories": 8_142, "train images": 437_513, "val images": 24_426}
 
@@ -15,58 +20,19 @@ _LISTS = {
     "annotations": ("id", "image_id", "category_id"),
     "categories": ("id", "name"),
 }
-Record = dict[str, Any]
 
 
 def check_inaturalist(root: Path, findings: Findings, decode: bool) -> None:
     """Check both annotation files, that they agree, and every image that they name."""
     documents: dict[str, dict[str, list[Record]]] = {}
     for split in ("train", "val"):
-        document = _read(root, f"{split}2018.json", findings)
+        document = read_records(root, f"{split}2018.json", _LISTS, findings)
         if document is not None:
             documents[split] = document
             _check_split(root, split, document, findings, decode)
     if len(documents) == 2:
         _check_agreement(documents["train"], documents["val"], findings)
     findings.compare(PUBLISHED, "iNaturalist 2018")
-
-
-def _read(root: Path, file: str, findings: Findings) -> dict[str, list[Record]] | None:
-    """Read an annotation file; report what keeps its records from being used."""
-    try:
-        document = json.loads((root / file).read_bytes())
-    except FileNotFoundError:
-        findings.fault(file, "is missing")
-        return None
-    except OSError as error:
-        findings.fault(file, f"cannot be read: {error.strerror}")
-        return None
-    except ValueError as error:
-        findings.fault(file, f"is not JSON, perhaps half downloaded: {error}")
-        return None
-    if not isinstance(document, dict):
-        findings.fault(file, "is not a JSON object")
-        return None
-    return {name: _records(file, name, document, findings) for name in _LISTS}
-
-
-def _records(file: str, name: str, document: Record, findings: Findings) -> list[Record]:
-    """Return the records of a list that have all their fields; report the others."""
-    if not isinstance(document.get(name), list):
-        findings.fault(file, f"has no list {name!r}")
-        return []
-    whole = []
-    for position, record in enumerate(document[name]):
-        if not isinstance(record, dict):
-            findings.fault(file, "is not a JSON object", f"{name}[{position}]")
-            continue
-        missing = [field for field in _LISTS[name] if field not in record]
-        if missing:
-            identity = record.get("id", f"{name}[{position}]")
-            findings.fault(file, f"{name}: a record has no {', '.join(missing)}", identity)
-        else:
-            whole.append(record)
-    return whole
 
 
 def _check_split(
@@ -76,10 +42,8 @@ def _check_split(
     images, annotations, categories = (document[name] for name in _LISTS)
     findings.counts["categories"] = max(findings.counts.get("categories", 0), len(categories))
     findings.counts[f"{split} images"] = len(images)
-    for name, records in document.items():
-        for identity, count in _repeated(record["id"] for record in records):
-            findings.fault(file, f"{name}: {count} records share this id", identity)
-    for name, count in _repeated(image["file_name"] for image in images):
+    report_repeated(file, document, findings)
+    for name, count in repeated(image["file_name"] for image in images):
         findings.fault(file, f"{count} images are this file", name)
 
     image_ids = {image["id"] for image in images}
@@ -100,7 +64,7 @@ def _check_split(
     if split == "train":
         for identity in sorted(category_ids - used, key=str):
             findings.fault(file, "the category has no training image", identity)
-    checked = ((str(image["file_name"]), image["id"], _size(image)) for image in images)
+    checked = ((str(image["file_name"]), image["id"], record_size(image)) for image in images)
     check_files(root, checked, findings, decode=decode)
 
 
@@ -121,12 +85,3 @@ def _check_agreement(
     for image in val["images"]:
         if image["file_name"] in shared:
             findings.fault("val2018.json", "the image is a training image, too", image["id"])
-
-
-def _repeated(values: Any) -> list[tuple[Any, int]]:
-    return [(value, count) for value, count in Counter(values).items() if count > 1]
-
-
-def _size(image: Record) -> Size | None:
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

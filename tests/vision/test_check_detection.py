@@ -1,0 +1,255 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.vision.check import check_data
+
+FOLDERS = {
+    **{kind: kind for kind in ("coco", "lvis", "voc", "cityscapes")},
+    **{"keypoints": "coco", "densepose": "coco", "voc_segmentation": "voc"},
+}
+
+
+@pytest.fixture
+def spoiled(world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def faults_of(kind: str, world: Path, *, decode: bool = False) -> list[str]:
+    findings = check_data(kind, world / FOLDERS[kind], decode=decode)
+    return [str(fault) for fault in findings.faults]
+
+
+def edit(file: Path, change: Callable[[Any], None]) -> None:
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_the_miniature_has_no_faults(world: Path, kind: str) -> None:
+    assert faults_of(kind, world, decode=True) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "notes"),
+    [
+        ("coco", ["train2017 images: 60 found, COCO 2017 as published has 118,287"]),
+        ("densepose", ["train2014 image files: 22 found, COCO 2014 as published has 82,783"]),
+        ("lvis", ["categories: 30 found, LVIS v0.5 as published has 1,230"]),
+        ("voc", ["2012 trainval images: 40 found, Pascal VOC as published has 11,540"]),
+        (
+            "voc_segmentation",
+            ["train_aug images: 30 found, Pascal VOC's segmentation as published has 10,582"],
+        ),
+        (
+            "cityscapes",
+            ["train images: 30 found, Cityscapes with fine annotations as published has 2,975"],
+        ),
+    ],
+)
+def test_counts_that_are_not_the_published_ones_are_noted(
+    world: Path, kind: str, notes: list[str]
+) -> None:
+    assert set(notes) <= set(check_data(kind, world / FOLDERS[kind]).notes)
+
+
+def test_every_fault_of_coco_is_found_at_once(spoiled: Path) -> None:
+    def spoil(document: Any) -> None:
+        plain = [one for one in document["annotations"] if not one["iscrowd"]]
+        crowd = next(one for one in document["annotations"] if one["iscrowd"])
+        plain[0] |= {"id": "orphan", "image_id": 999}
+        plain[1] |= {"id": "unknown", "category_id": 6}
+        plain[2] |= {"id": "flat", "bbox": [1, 2, 3, 0]}
+        plain[3] |= {"id": "line", "segmentation": [[1, 2, 3, 4]]}
+        plain[4] |= {"id": "boxless", "bbox": []}
+        plain[5]["id"] = plain[6]["id"] = "twice"
+        del plain[7]["category_id"]
+        plain[7]["id"] = "nothing"
+        crowd |= {"id": "crowd"}
+        crowd["segmentation"]["counts"][0] += 1
+        document["images"][3]["width"] += 1
+
+    edit(spoiled / "coco/annotations/instances_train2017.json", spoil)
+    (spoiled / "coco/train2017/000000000001.jpg").unlink()
+    edit(
+        spoiled / "coco/annotations/instances_val2017.json",
+        lambda document: document["images"].clear() or document["annotations"].clear(),
+    )
+
+    faults = faults_of("coco", spoiled)
+
+    train = "annotations/instances_train2017.json"
+    for expected in (
+        f"{train} [orphan]: names image 999, which does not exist",
+        f"{train} [unknown]: names category 6, which does not exist",
+        f"{train} [flat]: has a box of 3×0 pixels, without area",
+        f"{train} [line]: has a polygon of 2 points instead of 3",
+        f"{train} [boxless]: has a box of [] instead of left, top, width and height",
+        f"{train} [twice]: annotations: 2 records share this id",
+        f"{train} [nothing]: annotations: a record has no category_id",
+        "train2017/000000000001.jpg [1]: does not exist",
+        "annotations/instances_val2017.json: has no images: "
+        "an empty split trains and measures nothing",
+    ):
+        assert expected in faults
+    for start in (
+        f"{train} [crowd]: has a mask whose runs are",
+        "train2017/000000000004.jpg [4]: is",
+    ):
+        assert sum(fault.startswith(start) for fault in faults) == 1
+    assert len(faults) == 11
+
+
+def test_faults_of_keypoints_and_surfaces_are_found(spoiled: Path) -> None:
+    def spoil_keypoints(document: Any) -> None:
+        plain = [one for one in document["annotations"] if not one["iscrowd"]]
+        plain[0] |= {"id": "short", "keypoints": plain[0]["keypoints"][:-3]}
+        plain[1]["id"] = "none"
+        del plain[1]["keypoints"]
+        plain[2]["id"] = "bright"
+        plain[2]["keypoints"][2] = 3
+
+    def spoil_surfaces(document: Any) -> None:
+        known = [one for one in document["annotations"] if "dp_x" in one]
+        known[0] |= {"id": "half", "dp_U": known[0]["dp_U"][1:]}
+        known[1]["id"] = "bare"
+        del known[1]["dp_masks"]
+        known[2]["id"] = "beyond"
+        known[2]["dp_I"][0] = 25.0
+
+    annotations = spoiled / "coco/annotations"
+    edit(annotations / "person_keypoints_val2017.json", spoil_keypoints)
+    edit(annotations / "densepose_train2014.json", spoil_surfaces)
+    (spoiled / "coco/densepose/Pdist_matrix.pkl").unlink()
+
+    file = "annotations/person_keypoints_val2017.json"
+    assert sorted(faults_of("keypoints", spoiled)) == [
+        f"{file} [bright]: has a keypoint whose visibility is not 0, 1 or 2",
+        f"{file} [none]: has no keypoints",
+        f"{file} [short]: has 16 keypoints, the category names 17",
+    ]
+    file = "annotations/densepose_train2014.json"
+    assert sorted(faults_of("densepose", spoiled)) == [
+        f"{file} [bare]: has DensePose without dp_masks",
+        f"{file} [beyond]: has a DensePose part that is not 1 to 24",
+        f"{file} [half]: has DensePose points whose coordinates are not equally many",
+        "densepose/Pdist_matrix.pkl: is missing: measuring needs it",
+    ]
+
+
+def test_faults_of_lvis_are_found(spoiled: Path) -> None:
+    def spoil(document: Any) -> None:
+        one = document["annotations"][0]
+        image = next(image for image in document["images"] if image["id"] == one["image_id"])
+        image |= {"id": image["id"], "neg_category_ids": [one["category_id"], 77]}
+        del document["images"][-1]["not_exhaustive_category_ids"]
+        document["categories"][4] |= {"frequency": "f"}
+
+    edit(spoiled / "lvis/lvis_v0.5_train.json", spoil)
+    (spoiled / "lvis/lvis_v0.5_val.json").unlink()
+    faults = faults_of("lvis", spoiled)
+    assert len(faults) == 5
+    for message in (
+        "which neg_category_ids says that it has not",
+        "neg_category_ids names category 77, which does not exist",
+        "the image has no not_exhaustive_category_ids",
+        "the category is 'f' with ",
+        "lvis_v0.5_val.json: is missing",
+    ):
+        assert sum(message in fault for fault in faults) == 1, message
+
+
+def test_faults_of_voc_are_found(spoiled: Path) -> None:
+    annotations = spoiled / "voc/VOC2007/Annotations"
+    for name, old, new in (
+        ("000001", "<name>", "<name>un"),
+        ("000002", "<xmax>", "<xmax>9"),
+        ("000003", "<ymin>", "<ymin>500"),
+        ("000004", "</annotation>", ""),
+    ):
+        file = annotations / f"{name}.xml"
+        file.write_text(file.read_text().replace(old, new, 1))
+    (annotations / "000005.xml").unlink()
+    (spoiled / "voc/VOC2007/JPEGImages/000006.jpg").write_bytes(b"")
+    main = spoiled / "voc/VOC2007/ImageSets/Main"
+    (main / "test.txt").write_text((main / "test.txt").read_text() + "000007\n")
+    segmentation = spoiled / "voc/VOC2012/ImageSets/Segmentation"
+    (segmentation / "train_aug.txt").write_text(
+        (segmentation / "train_aug.txt").read_text() + (segmentation / "val.txt").read_text()
+    )
+    (spoiled / "voc/VOC2012/SegmentationClass/2008_000001.png").unlink()
+
+    faults = faults_of("voc", spoiled)
+
+    xml = "VOC2007/Annotations"
+    for message in (
+        f"{xml}/000001.xml [object 1]: is a 'un",
+        f"{xml}/000002.xml [object 1]: has a box that leaves the image",
+        f"{xml}/000003.xml [object 1]: has a box from",
+        f"{xml}/000004.xml: is not a VOC annotation",
+        f"{xml}/000005.xml: cannot be read: No such file",
+        "VOC2007/JPEGImages/000006.jpg [000006]: is empty",
+        "VOC2007 test [000007]: 1 images are in what is trained on and in what is measured",
+    ):
+        assert sum(fault.startswith(message) for fault in faults) == 1, (message, faults)
+    assert len(faults) == 7
+    faults = faults_of("voc_segmentation", spoiled)
+    assert "VOC2012/SegmentationClass/2008_000001.png [2008_000001]: does not exist" in faults
+    assert any(fault.startswith("train_aug of segmentation") for fault in faults)
+    (segmentation / "train_aug.txt").unlink()
+    assert any("10,582" in fault for fault in faults_of("voc_segmentation", spoiled))
+
+
+def test_faults_of_cityscapes_are_found(spoiled: Path) -> None:
+    images = spoiled / "cityscapes/leftImg8bit/train/inkstadt"
+    labels = spoiled / "cityscapes/gtFine/train/inkstadt"
+    first, second, third = sorted(path.name.partition("_left")[0] for path in images.iterdir())[:3]
+    (images / f"{first}_leftImg8bit.png").unlink()
+    (labels / f"{second}_gtFine_instanceIds.png").unlink()
+    whole = (labels / f"{third}_gtFine_labelIds.png").read_bytes()
+    (labels / f"{third}_gtFine_labelIds.png").write_bytes(whole[:-20])
+    shutil.rmtree(spoiled / "cityscapes/leftImg8bit/val")
+
+    faults = faults_of("cityscapes", spoiled)
+
+    folder = "gtFine/train/inkstadt"
+    assert f"{folder}/{first}_gtFine_labelIds.png: has no image in leftImg8bit" in faults
+    assert f"{folder}/{second}_gtFine_instanceIds.png: does not exist" in faults
+    assert any(
+        fault.startswith(f"{folder}/{third}_gtFine_labelIds.png: is a trunc") for fault in faults
+    )
+    assert any(
+        fault.startswith("leftImg8bit/val: has no CITY/*_leftImg8bit.png") for fault in faults
+    )
+    assert len(faults) == 3 + 1 + 10
+
+
+def test_a_half_unpacked_download_is_found(spoiled: Path) -> None:
+    for kind, file in (
+        ("coco", "coco/annotations/instances_val2017.json"),
+        ("keypoints", "coco/annotations/person_keypoints_train2017.json"),
+        ("densepose", "coco/annotations/densepose_valminusminival2014.json"),
+    ):
+        path = spoiled / file
+        path.write_text(path.read_text()[:-100])
+        (fault,) = faults_of(kind, spoiled)
+        assert "is not JSON, perhaps half downloaded" in fault
+
+
+def test_checking_detection_imports_no_heavy_library(world: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from components.vision.check import check_data; "
+        f"root = Path({str(world)!r}); "
+        "[check_data(kind, root / folder) for kind, folder in "
+        f"{list(FOLDERS.items())!r}]; "
+        "sys.exit(bool({'torch', 'numpy', 'cv2', 'PIL', 'scipy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
