@@ -77,7 +77,7 @@ def shared(tmp_path: Path) -> Path:
 
 def mounted(folder: Path) -> tuple[str, ...]:
     """Mount a folder; what is written there belongs to who runs the tests, unless to root."""
-    return ("-v", f"{folder}:/work", "--user", str(os.getuid() or 12345))
+    return ("-v", f"{folder}:/scratch", "--user", str(os.getuid() or 12345))
 
 
 @pytest.fixture
@@ -145,10 +145,10 @@ def test_moco_is_there_and_what_runs_without_a_command(run: Run) -> None:
 def test_a_data_set_can_be_checked_in_it(run: Run, shared: Path) -> None:
     (shared / "train").mkdir()
 
-    done = run("moco", "data", "check", "imagenet", "/work", options=mounted(shared))
+    done = run("moco", "data", "check", "imagenet", "/scratch", options=mounted(shared))
 
     assert done.returncode == ExitCode.BAD_DATA, done.stderr
-    assert "/work: " in done.stdout
+    assert "/scratch: " in done.stdout
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_stopped_training_saves_and_the_same_command_continues(
     digits = plan.step("digits").config.model_copy(update={"train_scenes": 400, "val_scenes": 50})
     made = run(
         *("python", "-m", "components.digits", "--config", digits.to_json()),
-        *("--output.imagenet", "/work/imagenet", "--output.inaturalist", "/work/inaturalist"),
+        *("--output.imagenet", "/scratch/imagenet", "--output.inaturalist", "/scratch/inaturalist"),
         options=mounted(shared),
     )
     assert made.returncode == 0, made.stderr
@@ -171,9 +171,9 @@ def test_a_stopped_training_saves_and_the_same_command_continues(
     docker(
         *("run", "--detach", "--name", container, *RESTRICTED, *mounted(shared)),
         *("--env", "OMP_NUM_THREADS=1", image, "python", "-m", "components.pretrain"),
-        *("--config", config.to_json(), "--input.data", "/work/imagenet"),
-        *("--output.encoder", "/work/encoder", "--output.metrics", "/work/metrics"),
-        *("--state", "/work/state"),
+        *("--config", config.to_json(), "--input.data", "/scratch/imagenet"),
+        *("--output.encoder", "/scratch/encoder", "--output.metrics", "/scratch/metrics"),
+        *("--state", "/scratch/state"),
     )
     wait_for_event(container, "progress")
     docker("stop", "--time", "120", container)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ CONFIG = TrainingConfig(
     checkpoint_seconds=1e-9,
 )
 
+PAUSE = float(os.environ.get("MOCO_TEST_PAUSE", "0"))  # seconds before each batch
+
 
 class Batches:
     steps = 7
@@ -42,6 +46,7 @@ class Batches:
             labels = torch.randint(0, 4, (self.batch_size,), generator=generator)
             if self.poison == epoch * self.steps + step:
                 images[-1, 0, 0, 0] = float("nan")
+            time.sleep(PAUSE)
             mine = slice(distributed.rank() * self.share, (distributed.rank() + 1) * self.share)
             yield {"images": images[mine], "labels": labels[mine]}
 

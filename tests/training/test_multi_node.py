@@ -22,6 +22,7 @@ from components.training import distributed
 from tests.training.learner import CONFIG, work
 from tests.training.test_loop import CHECKPOINTS, saved_steps, weights_hash
 
+SLOWLY = {"MOCO_TEST_PAUSE": "0.3"}  # so that there is a middle to be lost in
 SECONDS = 240  # a node needs about 10 s, most of it imports, when the machine is idle
 
 
@@ -111,8 +112,8 @@ def test_when_a_node_is_lost_the_other_ends_and_both_can_continue(
     distributed.launch(2, work, CONFIG, str(whole))
     port = free_port()
     with (
-        running(learner(parts), variables(0, port)) as first,
-        running(learner(parts), variables(1, port)) as second,
+        running(learner(parts), variables(0, port) | SLOWLY) as first,
+        running(learner(parts), variables(1, port) | SLOWLY) as second,
     ):
         await_checkpoint(parts)
         nodes = [first, second]
