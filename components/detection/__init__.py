@@ -1,0 +1,1 @@
+"""Detection stages: COCO, VOC, keypoints, DensePose, LVIS, Cityscapes; one training for all."""

@@ -1,0 +1,143 @@
+"""Between the training loop and a model library: images and targets in, losses or predictions out.
+
+A batch is a mapping of tensors, so that the loop can move, check and keep it:
+
+| key | |
+|---|---|
+| `images` | RGB, (N, 3, H, W), uint8, padded with zeros at the right and the bottom |
+| `sizes` | height and width of each image without padding, (N, 2), int64 |
+| `originals` | height and width of each image file, (N, 2), int64 |
+
+and, where there are targets, the M instances of all images one after the other, crowds left out:
+
+| key | |
+|---|---|
+| `counts` | instances of each image, (N,), int64 |
+| `boxes` | left, top, right, bottom, pixels of the resized image, (M, 4), float32 |
+| `labels` | class indices from 0, (M,), int64 |
+| `masks` | with masks: (M, H, W), bool |
+| `keypoints` | with keypoints: x, y, visibility 0 to 2, (M, K, 3), float32 |
+| `surfaces` | with DensePose: whether an instance is annotated, (M,), bool |
+| `parts` | coarse part in each 256th of the box, 0 to 14, (M, 256, 256), uint8 |
+| `points` | P points: x and y in 256ths of the box, part 1 to 24, u, v, (P, 5), float32 |
+| `point_owners` | the instance (0 to M - 1) of each point, (P,), int64 |
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from components.detection.libraries import Library
+from components.detection.model import ModelConfig
+from components.training.loop import Batch, Losses
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the data asks of a detector's heads.
+
+    Attributes:
+        classes: Classes, background not counted.
+        keypoints: Keypoints of an instance; 0 if there are none.
+    """
+
+    classes: int
+    keypoints: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector found in an image, D instances by falling score, on the CPU.
+
+    All is in pixels of the original image.
+
+    Attributes:
+        boxes: Left, top, right, bottom, (D, 4), float32.
+        scores: (D,), float32.
+        labels: Class indices from 0, (D,), int64.
+        masks: (D, height, width), bool; None without a mask head.
+        keypoints: x, y and score, (D, K, 3), float32; None without a keypoint head.
+        surfaces: For each instance part (0 for none, to 24), u and v (both times 255) of each
+            pixel of its box, (3, h, w), uint8, h and w the whole pixels of the box's sides, at
+            least 1; None without a DensePose head.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    keypoints: Tensor | None = None
+    surfaces: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector(nn.Module, ABC):
+    """A library's model; what is learned is in its parameters and buffers.
+
+    It normalises images itself, by the mean and deviation that the backbone was converted with,
+    before they are padded.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses:
+        """Return the sum of the losses, and each of them.
+
+        An image without instances is learned from: it is all background.
+        """
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Sequence[Prediction]:
+        """Return what is in each image; in evaluation mode, without gradients."""
+
+
+def build_detector(library: Library, model: ModelConfig, backbone: Path, head: Head) -> Detector:
+    """Build a detector; everything but the backbone is drawn from torch's random state.
+
+    Args:
+        library: Which builds it.
+        model: What it is.
+        backbone: The artifact of `convert`.
+        head: What the data asks for.
+
+    Raises:
+        DataError: if the backbone is damaged, BGR, or of an architecture that does not fit.
+        ConfigError: if the library is not installed, or lacks a part of the model.
+    """
+    if library == "detectron2":
+        from components.detection.libraries import detectron2 as chosen
+    else:
+        from components.detection.libraries import torchvision as chosen  # type: ignore[no-redef]
+    detector: Detector = chosen.build(model, backbone, head)
+    return detector
+
+
+def normalise(
+    images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Subtract the mean and divide by the deviation (grey levels); padding stays zero.
+
+    Args:
+        images: As in a batch.
+        sizes: As in a batch.
+        mean: Of each channel.
+        std: Of each channel.
+    """
+    centre = torch.tensor(mean, device=images.device).view(3, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(3, 1, 1)
+    scaled = (images.float() - centre) / scale
+    for image, (height, width) in zip(scaled, sizes.tolist(), strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return scaled
+
+
+def split_counts(batch: Batch, key: str) -> Sequence[Tensor]:
+    """Return a column of the instances for each image."""
+    return batch[key].split(batch["counts"].tolist())
+
