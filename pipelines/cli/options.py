@@ -33,6 +33,9 @@ class RecipeOptions:
     rows: Annotated[
         str | None, Parameter(help="Only these rows of the tables: random,moco_in1m.")
     ] = None
+    columns: Annotated[
+        str | None, Parameter(help="Only these columns of the tables: 1x,voc.")
+    ] = None
     trials: Annotated[
         int | None, Parameter(help="Trials of each cell; the paper's by default, one for digits.")
     ] = None
@@ -61,7 +64,8 @@ class RecipeOptions:
             raise UsageError(f"--trials {self.trials}: at least one trial")
         options = Options(
             scale=self.scale,
-            rows=None if self.rows is None else tuple(_names(self.rows)),
+            rows=_names("--rows", self.rows, "random,moco_in1m"),
+            columns=_names("--columns", self.columns, "1x"),
             trials=self.trials,
             settings=tuple(map(_setting, self.settings)),
             existing={
@@ -147,10 +151,12 @@ def pairs(option: str, values: Iterable[str], form: str) -> dict[str, str]:
     return found
 
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str | None, example: str) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise UsageError("--rows is empty: name rows, like --rows random,moco_in1m")
+        raise UsageError(f"{option} is empty: name some, like {option} {example}")
     return names
 
 

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from components.core.config import C, apply_settings, nearest
@@ -29,6 +29,7 @@ class Options:
     Attributes:
         scale: `full`, the paper's sizes; `digits`, the miniature on real handwritten digits.
         rows: Only these rows of the tables; all that can be had by default.
+        columns: Only these columns of the tables that have them: a schedule, a data set.
         trials: Trials of each cell; what the table wants by default (one in miniature).
         settings: Config fields set by hand.
         existing: Checkpoints that exist already, by initialisation (`moco_in1m`): a
@@ -37,6 +38,7 @@ class Options:
 
     scale: ScaleName = "full"
     rows: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
     trials: int | None = None
     settings: tuple[Setting, ...] = ()
     existing: Mapping[str, Existing] = field(default_factory=dict)
@@ -94,18 +96,24 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     """Build a recipe's plan.
 
     Raises:
-        UsageError: if none of its tables has a chosen row.
+        UsageError: if none of its tables has a chosen row or column.
         ConfigError: if a setting's target is neither a stage nor a step of the plan,
             or a config refuses it.
     """
     plan = recipe.build(options)
-    rows = {row.key for table in plan.report_config().tables for row in table.rows}
-    for row in options.rows or ():
-        if row not in rows:
-            raise UsageError(
-                f"no row is called {row!r}{nearest(row, rows)} {recipe.name} has "
-                f"{', '.join(sorted(rows))}"
-            )
+    tables = plan.report_config().tables
+    everything = recipe.build(replace(options, columns=None)).report_config().tables
+    known = {
+        "row": (options.rows, [row.key for table in tables for row in table.rows]),
+        "column": (options.columns, [c.key for table in everything for c in table.columns]),
+    }
+    for kind, (wanted, names) in known.items():
+        for name in wanted or ():
+            if name not in names:
+                raise UsageError(
+                    f"no {kind} is called {name!r}{nearest(name, names)} {recipe.name} has "
+                    f"{', '.join(sorted(set(names)))}"
+                )
     targets = {step.name for step in plan} | {step.stage.name for step in plan}
     for setting in options.settings:
         if setting.target not in targets:

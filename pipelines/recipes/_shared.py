@@ -14,7 +14,7 @@ from components.digits import DigitsConfig
 from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import STAGE as REPORT
-from components.report import Figure, ReportConfig, Row, Table
+from components.report import Figure, Metric, Published, ReportConfig, Row, Table
 from pipelines.plan import Mounted, Output, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 
@@ -25,6 +25,19 @@ SUPERVISED = Row(key="supervised", name="super. IN-1M")
 MOCO_IN1M = Row(key="moco_in1m", name="MoCo IN-1M")
 MOCO_IG1B = Row(key="moco_ig1b", name="MoCo IG-1B", unobtainable=NOT_PUBLIC)
 INITIALISATIONS = (RANDOM, SUPERVISED, MOCO_IN1M, MOCO_IG1B)
+
+BOXES_AND_MASKS = (
+    Metric(key="AP", name="box AP"),
+    Metric(key="AP50", name="box AP50"),
+    Metric(key="AP75", name="box AP75"),
+    Metric(key="mask_AP", name="mask AP"),
+    Metric(key="mask_AP50", name="mask AP50"),
+    Metric(key="mask_AP75", name="mask AP75"),
+)
+
+
+Measure = Callable[[Plan, Options], tuple[Table, dict[str, Source]]]
+"""Adds the trainings of a table to a plan; returns the table and the metrics by cell key."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,11 @@ class Cell:
     key: str
 
 
+def published(column: str, **rows: tuple[float | None, ...]) -> tuple[Published, ...]:
+    """State what the paper prints in a column, by row."""
+    return tuple(Published(row=row, column=column, values=values) for row, values in rows.items())
+
+
 def data_set(plan: Plan, options: Options, name: str) -> Source:
     """Return a data set by name: mounted at full scale, written by a step in miniature."""
     if options.scale == "full":
@@ -47,9 +65,10 @@ def data_set(plan: Plan, options: Options, name: str) -> Source:
 
 
 def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
-    """Bring a table to the user's choice of trials and checkpoints.
+    """Bring a table to the user's choice of columns, trials and checkpoints.
 
-    A checkpoint given for an unobtainable row makes it a row like the others.
+    A checkpoint given for an unobtainable row makes it a row like the others. A table that
+    has none of the chosen columns keeps all of its own.
 
     Args:
         table: As the paper has it.
@@ -63,8 +82,12 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
     if own_rows:
         known = {row.key for row in (*rows, *INITIALISATIONS)}
         rows += [Row(key=name, name=name) for name in options.existing if name not in known]
+    columns = [c for c in table.columns if c.key in (options.columns or ())] or table.columns
+    kept = {column.key for column in columns}
     return table.derive(
         rows=[row.model_dump(mode="json") for row in rows],
+        columns=[column.model_dump(mode="json") for column in columns],
+        published=[p.model_dump(mode="json") for p in table.published if p.column in kept],
         trials=options.trials or (1 if options.scale == "digits" else table.trials),
         command=f"{table.command} --scale {options.scale}",
     )
@@ -116,20 +139,34 @@ def train_cells(
     return metrics
 
 
-def one_table(
-    name: str,
-    summary: str,
-    measure: Callable[[Plan, Options], tuple[Table, dict[str, Source]]],
-) -> Recipe:
+def one_table(name: str, summary: str, measure: Measure) -> Recipe:
     """Make the recipe that fills one table and reports it."""
+    return several_tables(name, summary, [measure])
+
+
+def several_tables(name: str, summary: str, measures: Iterable[Measure]) -> Recipe:
+    """Make the recipe that fills tables, sharing what makes them, and reports all in one."""
 
     def build(options: Options) -> Plan:
         plan = Plan(name, options.scale)
-        table, metrics = measure(plan, options)
-        report(plan, options, [table], metrics)
+        tables, metrics = measure_all(plan, options, measures)
+        report(plan, options, tables, metrics)
         return plan
 
     return Recipe(name, summary, build)
+
+
+def measure_all(
+    plan: Plan, options: Options, measures: Iterable[Measure]
+) -> tuple[list[Table], dict[str, Source]]:
+    """Add the trainings of several tables; return the tables and the metrics by cell key."""
+    tables = []
+    metrics: dict[str, Source] = {}
+    for measure in measures:
+        table, measured = measure(plan, options)
+        tables.append(table)
+        metrics |= measured
+    return tables, metrics
 
 
 def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:

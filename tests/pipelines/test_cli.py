@@ -74,6 +74,8 @@ def test_nothing_that_looks_imports_torch_or_kfp(command: str) -> None:
         (["plan", "toys", "--trials", "0"], 64, "--trials 0: at least one trial"),
         (["plan", "toys", "--trials", "two"], 64, "--trials"),
         (["plan", "toys", "--rows", ","], 64, "--rows is empty"),
+        (["plan", "toys", "--columns", ","], 64, "--columns is empty"),
+        (["plan", "toys", "--columns", "toi"], 64, "no column is called 'toi'"),
         (["plan", "toys", "--set", "toy.value"], 64, "expected --set TARGET.FIELD=VALUE"),
         (["plan", "toys", "--set", "toy.valu=1"], 78, "did you mean 'value'?"),
         (["plan", "toys", "--set", "toy.value=x"], 78, "should be a valid number"),

@@ -57,6 +57,52 @@ def test_published_numbers_are_the_papers() -> None:
     assert [cell.values[0] for cell in tables["linear"].published] == [60.6]
 
 
+def test_published_detection_numbers_are_the_papers() -> None:
+    tables = {table.key: table for table in plan("appendix").report_config().tables}
+
+    def numbers(table: str, row: str, column: str) -> tuple[float | None, ...]:
+        (found,) = (
+            one.values for one in tables[table].published if (one.row, one.column) == (row, column)
+        )
+        return found
+
+    assert numbers("voc", "moco_in1m", "c4") == (81.5, 55.9, 62.6)
+    assert numbers("voc", "random", "dc5") == (64.4, 37.9, 38.6)
+    assert numbers("coco_fpn", "supervised", "1x") == (38.9, 59.6, 42.7, 35.4, 56.5, 38.1)
+    assert numbers("coco_fpn", "moco_ig1b", "6x") == (42.8, 63.2, 47.0, 38.7, 60.5, 41.3)
+    assert numbers("coco_c4", "moco_in1m", "2x") == (40.7, 60.5, 44.1, 35.4, 57.3, 37.6)
+    assert numbers("keypoints", "supervised", "2x") == (65.8, 86.9, 71.9)
+    assert numbers("densepose", "moco_in1m", "s1x") == (50.1, 86.8, 53.9)
+    assert numbers("lvis", "supervised_frozen", "2x") == (24.4, 37.8, 25.8)
+    assert numbers("cityscapes", "moco_in1m", "fine") == (32.3, 59.3)
+    assert numbers("segmentation", "moco_ig1b", "cityscapes") == (75.5,)
+    for table in tables.values():
+        assert len(table.published) <= len(table.rows) * len(table.columns)
+
+
+@pytest.mark.parametrize("name", ["voc", "coco_fpn", "lvis", "segmentation"])
+def test_only_the_chosen_columns_are_planned_and_printed(name: str) -> None:
+    (table,) = plan(name).report_config().tables
+    column = table.columns[-1].key
+    narrow = plan(name, columns=(column,), rows=("moco_in1m",))
+    (chosen,) = narrow.report_config().tables
+    assert [one.key for one in chosen.columns] == [column]
+    assert {one.column for one in chosen.published} == {column}
+    assert {key.split("__")[2] for key in narrow.cells()} == {column}
+    assert f"--columns {column}" in chosen.fill("moco_in1m", column)
+
+
+def test_a_frozen_row_starts_from_the_supervised_backbone() -> None:
+    built = plan("lvis", scale="digits")
+    frozen, tuned = (
+        built.step(built.cells()[f"lvis__{row}__1x__0"].step)
+        for row in ("supervised_frozen", "supervised")
+    )
+    assert frozen.inputs == tuned.inputs
+    assert frozen.config.model_dump()["model"]["backbone_norm"] == "frozen"
+    assert tuned.config.model_dump()["model"]["backbone_norm"] == "tuned"
+
+
 def test_a_checkpoint_that_exists_takes_the_place_of_a_pretraining() -> None:
     file = Existing("moco_v1_200ep_pretrain.pth.tar", "Model")
     built = plan("linear", rows=("moco_in1m",), existing={"moco_in1m": file})
@@ -93,6 +139,7 @@ def test_settings_reach_a_stage_or_one_step() -> None:
     ("options", "error", "message"),
     [
         ({"rows": ("moco_in2m",)}, UsageError, "did you mean 'moco_in1m'"),
+        ({"columns": ("imagenets",)}, UsageError, "did you mean 'imagenet'"),
         ({"settings": (Setting("pretrian", "lr", "1"),)}, ConfigError, "did you mean 'pretrain'"),
         ({"settings": (Setting("pretrain", "Ir", "1"),)}, ConfigError, "did you mean 'lr'"),
         ({"settings": (Setting("pretrain", "lr", "-1"),)}, ConfigError, "greater than 0"),

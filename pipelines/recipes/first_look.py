@@ -1,0 +1,33 @@
+"""A first look at every kind of task: one column of a table each, minutes in miniature."""
+
+from dataclasses import replace
+
+from pipelines.plan import Plan
+from pipelines.recipes import (
+    Options,
+    Recipe,
+    coco_fpn,
+    densepose,
+    inaturalist,
+    keypoints,
+    linear,
+    lvis,
+    segmentation,
+    voc,
+)
+from pipelines.recipes._shared import measure_all, report
+
+TABLES = (linear, inaturalist, voc, coco_fpn, keypoints, densepose, lvis, segmentation)
+COLUMNS = ("c4", "1x", "voc")
+
+
+def build(options: Options) -> Plan:
+    """Plan the chosen columns of the tables, and one report over them."""
+    plan = Plan("first_look", options.scale)
+    options = replace(options, columns=options.columns or COLUMNS)
+    tables, metrics = measure_all(plan, options, [recipe.measure for recipe in TABLES])
+    report(plan, options, tables, metrics)
+    return plan
+
+
+RECIPE = Recipe("first_look", "A first look: one column of each kind of task", build)
