@@ -101,7 +101,7 @@ class DetectionConfig(TrainingConfig):
             "log_every": 10,
             "checkpoint_seconds": 20,
         }
-        parts = self.model.model_dump(mode="json") | MINIATURE | dict(model or {})
+        parts = {**self.model.model_dump(mode="json"), **MINIATURE, **(model or {})}
         if self.model.kind != "fpn":
             parts["pooling"] = 8 if self.model.kind == "c4" else 5
         return self.derive(**small | {"model": parts} | changes)
