@@ -1,44 +1,132 @@
 """What the detection stages share: their options and their ports; no torch here."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from components.core.stage import Port
+from components.core.stage import Port, Resources
 from components.detection.libraries import Library
-from components.detection.model import ModelConfig
-from components.training.config import TrainingConfig
-from components.vision.config import LoaderConfig
+from components.detection.model import Fraction, ModelConfig, RpnConfig
+from components.training.config import Schedule, TrainingConfig
+from components.vision.config import LoaderConfig, Probability
 
 Task = Literal["coco", "voc", "keypoints", "densepose", "lvis", "cityscapes"]
 
+V100S = 8
+"""GPUs that detectron2's published seconds of an iteration are of."""
+SYNC_BN = 0.345 / 0.261
+"""What synchronised batch norm costs, by detectron2's Mask R-CNN R50-FPN with and without."""
+
 
 class DetectionConfig(TrainingConfig):
-    """Fine-tuning of a detector; a stage adds its data, its model and its schedule."""
+    """Fine-tuning of a detector; a stage adds its data, its model and its schedule.
+
+    The defaults are those of all the released detection configs. The number of classes is
+    the data's, and the architecture is the backbone's.
+    """
 
     task: ClassVar[Task]
+    v100_seconds: ClassVar[Mapping[str, float]]
+    """Of an iteration without synchronised batch norm, as published, by kind of model."""
 
     library: Literal["auto", Library] = "auto"
     """which builds the model; the paper's detectron2 where it is installed"""
     model: ModelConfig = ModelConfig()
     iterations: PositiveInt = 90_000
     """length of training, steps"""
-    shorter_side: tuple[PositiveInt, PositiveInt] = (640, 800)
-    """an image's shorter side in training, least and most, pixels"""
+    batch_size: PositiveInt = 16
+    """images a step over all processes"""
+    lr: PositiveFloat = 0.02
+    """learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`"""
+    lr_batch: PositiveInt = 16
+    """the batch for which the paper states `lr`"""
+    norm_weight_decay: NonNegativeFloat = 0.0
+    """of the parameters of normalisation, as in detectron2; all others have `weight_decay`"""
+    schedule: Schedule = Schedule(drops=(2 / 3, 8 / 9), by_epoch=False, warmup=1000)
+    """the learning rate over training"""
+    shorter_sides: tuple[PositiveInt, ...] = (640, 672, 704, 736, 768, 800)
+    """an image's shorter side in training, one of these at random, pixels"""
     test_side: PositiveInt = 800
     """an image's shorter side in evaluation, pixels"""
     longer_side: PositiveInt = 1333
     """an image's longer side, at most, pixels"""
+    flip: Probability = 0.5
+    """chance that an image is mirrored in training"""
+    alike: PositiveInt = 2
+    """neighbours in a batch that are all upright or all lying: images of a GPU, which pads less"""
+    repeat_threshold: Fraction = 0.0
+    """share of images below which a class has its images repeated (LVIS); 0 for no repeats"""
     precise_bn: NonNegativeInt = 200
     """batches from which batch statistics are computed anew before an evaluation; 0 for none"""
+    test_batch: PositiveInt = 1
+    """images that each process evaluates at once"""
     loader: LoaderConfig = LoaderConfig()
     """how images reach the training process"""
 
+    def gpu_hours(self) -> float:
+        """Estimate the hours of V100s that training takes.
+
+        The basis is what detectron2 publishes of the nearest model on 8 V100s, not a
+        measurement of ours; evaluation comes on top.
+        """
+        tuned = self.model.backbone_norm == "tuned" or self.model.neck_norm
+        seconds = self.v100_seconds[self.model.kind] * (SYNC_BN if tuned else 1)
+        return self.iterations * seconds * V100S / 3600 * self.batch_size / self.lr_batch
+
+    def shrink(self, *, model: Mapping[str, Any] | None = None, **changes: Any) -> Self:
+        """Derive the experiment for the digits world, whose pictures have 96 pixels.
+
+        Digits are not mirrored where their class is asked for, because a mirrored digit is none.
+
+        Args:
+            model: Changes of the model beyond its sizes.
+            **changes: Whatever else differs.
+        """
+        drops = self.schedule.drops
+        small: dict[str, Any] = {
+            "iterations": 120,
+            "batch_size": 8,
+            "lr": 0.02,
+            "lr_batch": 8,
+            "clip": 5.0,
+            "schedule": self.schedule.derive(drops=drops, warmup=20).model_dump(mode="json"),
+            "shorter_sides": (72, 80),
+            "test_side": 80,
+            "longer_side": 107,
+            "flip": 0.0,
+            "precise_bn": min(self.precise_bn, 10),
+            "test_batch": 10,
+            "loader": {"workers": 0},
+            "log_every": 10,
+            "checkpoint_seconds": 20,
+        }
+        parts = {**self.model.model_dump(mode="json"), **MINIATURE, **(model or {})}
+        if self.model.kind != "fpn":
+            parts["pooling"] = 8 if self.model.kind == "c4" else 5
+        return self.derive(**small | {"model": parts} | changes)
+
     def miniature(self) -> Self:
         """Derive the experiment for the digits world."""
-        raise AssertionError("each stage says what its miniature is")
+        return self.shrink()
 
+
+MINIATURE: Mapping[str, Any] = {
+    "rpn": RpnConfig(
+        anchor_sizes=(12, 24, 36, 48, 64),
+        batch=64,
+        proposals_before=(200, 100),
+        proposals=(100, 50),
+    ).model_dump(mode="json"),
+    "rois": 32,
+    "detections": 20,
+    "neck_channels": 32,
+    "head_width": 128,
+    "mask_channels": 16,
+    "keypoint_channels": 32,
+    "surface_channels": 32,
+}
+"""Sizes of a model for pictures of 96 pixels."""
 
 INPUTS: Mapping[str, Port] = {
     "data": Port("Dataset", "images and annotations, the training and the validation split"),
@@ -49,3 +137,6 @@ OUTPUTS: Mapping[str, Port] = {
     "predictions": Port("Dataset", "of the validation images, in the data set's result format"),
     "metrics": Port("Metrics", "AP and its parts, per_class.json, pictures"),
 }
+RESOURCES = Resources(gpus=8, cpus=64, memory=256, shared_memory=64)
+IMAGE = "detectron2"
+"""The paper's library, on top of the image `torch`."""

@@ -117,9 +117,7 @@ def build_detector(library: Library, model: ModelConfig, backbone: Path, head: H
     return detector
 
 
-def normalise(
-    images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]
-) -> Tensor:
+def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Subtract the mean and divide by the deviation (grey levels); padding stays zero.
 
     Args:
@@ -140,4 +138,3 @@ def normalise(
 def split_counts(batch: Batch, key: str) -> Sequence[Tensor]:
     """Return a column of the instances for each image."""
     return batch[key].split(batch["counts"].tolist())
-

@@ -81,5 +81,7 @@ class ModelConfig(Config):
         if self.head_norm != "none" and self.kind != "c4":
             raise ValueError(f"head_norm: only c4 has conv5 as its box head, not {self.kind}")
         if (self.keypoints or self.surface != "none") and self.kind != "fpn":
-            raise ValueError(f"keypoints and surfaces are read from a pyramid, not from {self.kind}")
+            raise ValueError(
+                f"keypoints and surfaces are read from a pyramid, not from {self.kind}"
+            )
         return self

@@ -172,9 +172,10 @@ def evaluate_labels(truth: Path, predictions: Path) -> Figures:
     """
     confusion = Confusion(tuple(CLASSES.values()))
     for path, file in _pairs(truth, predictions, "labels", "png"):
-        confusion.add(
-            to_train_ids(read_label_map(path)), to_train_ids(read_label_map(file)), file.name
-        )
+        predicted = read_label_map(file)
+        if predicted.max() >= _LABELS:
+            raise DataError(f"{file}: label id {predicted.max()} is unknown (0 to 33)")
+        confusion.add(to_train_ids(read_label_map(path)), to_train_ids(predicted), file.name)
     return confusion.figures()
 
 

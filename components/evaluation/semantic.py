@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -85,9 +86,20 @@ class Confusion:
         )
 
 
-def write_label_map(path: Path, labels: Labels) -> None:
-    """Write a label map, (H, W), as the 8-bit PNG that VOC's and Cityscapes' servers take."""
-    Image.fromarray(labels.astype(np.uint8)).save(path, format="PNG")
+def write_label_map(
+    file: Path | BinaryIO, labels: Labels, palette: npt.NDArray[np.uint8] | None = None
+) -> None:
+    """Write a label map, (H, W), as the 8-bit PNG that VOC's and Cityscapes' servers take.
+
+    Args:
+        file: Where.
+        labels: Class numbers.
+        palette: Colours of the numbers, (256, 3), as VOC's own files have them.
+    """
+    image = Image.fromarray(labels.astype(np.uint8))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
+    image.save(file, format="PNG")
 
 
 def read_label_map(path: Path) -> Labels:

@@ -1,11 +1,13 @@
 """Images for one process of a training: its share of a loader, and what no process could read."""
 
+from typing import Any
+
 import torch
 
 from components.training import distributed
 from components.vision.config import AugmentationConfig, EvaluationConfig, LoaderConfig
 from components.vision.image_sets import ImageSet
-from components.vision.loading import Loader, make_loader
+from components.vision.loading import BatchLoader, Loader, make_loader
 
 
 def rank_loader(
@@ -40,7 +42,7 @@ def rank_loader(
     )
 
 
-def corrupt_images(loader: Loader) -> list[dict[str, str]]:
+def corrupt_images(loader: BatchLoader[Any]) -> list[dict[str, str]]:
     """List the images that any rank could not read, in the order of the set. Collective."""
     shares = distributed.gather_objects(loader.quarantine.listed())
     by_index = {image.index: image for share in shares for image in share}

@@ -31,6 +31,8 @@ Batch = Mapping[str, Tensor]
 """What a learner's module is called with, on the device."""
 Losses = tuple[Tensor, Mapping[str, Tensor]]
 """The loss to minimise, a scalar, and further scalars to record."""
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+"""Layers of normalisation, synchronised batch norm included."""
 
 
 class Batches(Protocol):
@@ -59,6 +61,7 @@ class Learner:
         evaluate: Called after each epoch on every rank with the number of epochs done;
             its figures go into the history.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        norm_weight_decay: Of the parameters of normalisation, if other than the config's.
     """
 
     module: nn.Module
@@ -66,6 +69,7 @@ class Learner:
     prepare: Callable[[Any, torch.device], Batch]
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     evaluate_every: int = 1
+    norm_weight_decay: float | None = None
 
 
 @dataclass
@@ -380,8 +384,20 @@ def _termination() -> Iterator[threading.Event]:
 
 
 def _optimizer(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer:
+    learned = [parameter for parameter in learner.module.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": learned}]
+    if learner.norm_weight_decay is not None:
+        norms = (layer for layer in learner.module.modules() if isinstance(layer, NORMS))
+        own = {one for layer in norms for one in layer.parameters(recurse=False)}
+        groups = [
+            {"params": [one for one in learned if one not in own]},
+            {
+                "params": [one for one in learned if one in own],
+                "weight_decay": learner.norm_weight_decay,
+            },
+        ]
     return torch.optim.SGD(
-        [parameter for parameter in learner.module.parameters() if parameter.requires_grad],
+        [group for group in groups if group["params"]],
         lr=config.scaled_lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

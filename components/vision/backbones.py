@@ -76,6 +76,24 @@ def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     return maps
 
 
+def dilate_res5(backbone: Backbone) -> Backbone:
+    """Let res5 keep the resolution of res4: its 3×3 convolutions at dilation 2, all at stride 1.
+
+    The stride of the output halves, to 16 for `resnet50` and to 8 for `resnet_digits`.
+    torchvision's `replace_stride_with_dilation` is another network: it leaves the first
+    block's 3×3 convolution undilated.
+
+    Returns:
+        The same backbone, its parameters and their names as they were.
+    """
+    for layer in backbone.layer4.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+            if layer.kernel_size == (3, 3):
+                layer.dilation = layer.padding = (2, 2)
+    return backbone
+
+
 def build_backbone(architecture: Architecture) -> Backbone:
     """Build a backbone, initialised by torchvision's rule from torch's global generator."""
     if architecture == "resnet50":

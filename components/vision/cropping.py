@@ -18,7 +18,7 @@ def crop_and_resize(pixels: Pixels, crop: Crop, size: int, *, flip: bool = False
     sharper, its linear mode does not antialias.
     """
     top, left, height, width = crop
-    resized = _resize(pixels[top : top + height, left : left + width], size, size)
+    resized = resize_image(pixels[top : top + height, left : left + width], size, size)
     return cv2.flip(resized, 1) if flip else resized
 
 
@@ -29,12 +29,13 @@ def centre_crop(pixels: Pixels, resize: int, size: int) -> Pixels:
         height, width = resize, int(resize * width / height)
     else:
         height, width = int(resize * height / width), resize
-    resized = _resize(pixels, height, width)
+    resized = resize_image(pixels, height, width)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return resized[top : top + size, left : left + size]
 
 
-def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
+def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resize an image, bilinear with antialiasing."""
     if pixels.shape[:2] == (height, width):
         return pixels
     # The fast kernel wants a contiguous image, channels last, and the batch dimension

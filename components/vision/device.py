@@ -31,9 +31,7 @@ def finish_views(batch: Batch, config: AugmentationConfig | EvaluationConfig) ->
     return tuple(finished)
 
 
-def normalise(
-    pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Tensor:
+def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Map RGB in 0..255 to zero mean and unit deviation, in place. `pixels`: (N, 3, H, W)."""
     # Copied without waiting: a tensor made on the device at once would drain its queue.
     scale = torch.tensor([1 / (255 * s) for s in std]).to(pixels.device, non_blocking=True)

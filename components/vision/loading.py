@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import torch
@@ -12,25 +12,31 @@ from components.vision.batch import Batch, Colours, CorruptImage, encode_colours
 from components.vision.colour import adjust_colours, blur
 from components.vision.config import AugmentationConfig, EvaluationConfig, LoaderConfig
 from components.vision.cropping import centre_crop, crop_and_resize
-from components.vision.decoding import CorruptImageError, Pixels, read_image
+from components.vision.decoding import Pixels, read_image
 from components.vision.image_sets import ImageSet
 from components.vision.quarantine import Quarantine
+from components.vision.reading import Reader
 from components.vision.sampling import EpochSampler
 from components.vision.views import View, draw_view, view_generator
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
 
-_REPLACEMENT = 1 << 16  # a view's number that no view has: the generator of replacements
-_ATTEMPTS = 100
+
+class Checked(Protocol):
+    """A batch that tells which images could not be read for it."""
+
+    @property
+    def corrupt(self) -> tuple[CorruptImage, ...]:
+        """Images that could not be read while this batch was made."""
+        ...
+
+
+B = TypeVar("B", bound=Checked)
 
 
 class ViewDataset(Dataset[Batch]):
-    """Views of an image set.
-
-    In training, an unreadable image is replaced by another one drawn from its own
-    epoch and index, so everything else stays as it was. In evaluation it is left out.
-    """
+    """Views of an image set; an unreadable image is replaced in training, else left out."""
 
     def __init__(
         self,
@@ -54,8 +60,13 @@ class ViewDataset(Dataset[Batch]):
         self.augmentation = augmentation
         self.views = views
         self.seed = seed
-        self._cache: dict[int, Pixels] = {}
-        self._cache_left = cache
+        self._reader = Reader(
+            images,
+            self._read,
+            seed=seed,
+            replace=isinstance(augmentation, AugmentationConfig),
+            cache=cache,
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,7 +83,7 @@ class ViewDataset(Dataset[Batch]):
         pixels = torch.empty(self.views, len(keys), size, size, 3, dtype=torch.uint8)
         drawn: list[list[View]] = [[] for _ in range(self.views)]
         for epoch, wanted in keys:
-            found = self._find(epoch, wanted, corrupt)
+            found = self._reader.find(epoch, wanted, corrupt)
             if found is None:
                 continue
             index, image = found
@@ -95,32 +106,8 @@ class ViewDataset(Dataset[Batch]):
             corrupt=tuple(corrupt),
         )
 
-    def _find(
-        self, epoch: int, wanted: int, corrupt: list[CorruptImage]
-    ) -> tuple[int, Pixels] | None:
-        """Read an image, or its replacement."""
-        index = wanted
-        replacements = None
-        for _ in range(_ATTEMPTS):
-            try:
-                return index, self._read(index)
-            except CorruptImageError as error:
-                corrupt.append(CorruptImage(index, self.images.path(index), str(error)))
-            if isinstance(self.augmentation, EvaluationConfig):
-                return None
-            replacements = replacements or view_generator(self.seed, epoch, wanted, _REPLACEMENT)
-            index = int(replacements.integers(len(self)))
-        return None
-
     def _read(self, index: int) -> Pixels:
-        cached = self._cache.get(index)
-        if cached is not None:
-            return cached
-        image = read_image(self.images.path(index))
-        if image.nbytes <= self._cache_left:
-            self._cache[index] = image
-            self._cache_left -= image.nbytes
-        return image
+        return read_image(self.images.path(index))
 
     def _make(self, image: Pixels, view: View) -> Pixels:
         assert isinstance(self.augmentation, AugmentationConfig)
@@ -142,12 +129,12 @@ class ViewDataset(Dataset[Batch]):
         return tuple(encode_colours(views) for views in drawn)
 
 
-class Loader:
-    """Batches of a view data set, epoch by epoch."""
+class BatchLoader(Generic[B]):
+    """Batches of a data set, epoch by epoch."""
 
     def __init__(
         self,
-        dataset: ViewDataset,
+        dataset: Dataset[B],
         sampler: EpochSampler,
         config: LoaderConfig,
         *,
@@ -156,7 +143,7 @@ class Loader:
         """Start no process yet; the first epoch does, and later ones keep them.
 
         Args:
-            dataset: What makes the views.
+            dataset: What makes the batch of the samples, keys, that it is asked for.
             sampler: Which images each step takes.
             config: Processes, memory, tolerance.
             pin_memory: Put batches into page-locked memory, for copies to a GPU.
@@ -165,7 +152,7 @@ class Loader:
         # worker that made it would wait for threads that it did not inherit.
         cv2.setNumThreads(1)
         self.sampler = sampler
-        self.quarantine = Quarantine(len(dataset), config.max_corrupt_fraction)
+        self.quarantine = Quarantine(sampler.length, config.max_corrupt_fraction)
         self._plan = _Plan(sampler)
         self._loader = DataLoader(
             dataset,
@@ -183,7 +170,7 @@ class Loader:
         """Steps of an epoch."""
         return self.sampler.steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[B]:
         """Yield the batches of an epoch from a step on.
 
         Raises:
@@ -193,6 +180,10 @@ class Loader:
         for batch in self._loader:
             self.quarantine.add(batch.corrupt)
             yield batch
+
+
+Loader = BatchLoader[Batch]
+"""Batches of views."""
 
 
 def make_loader(

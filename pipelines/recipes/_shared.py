@@ -110,7 +110,7 @@ def train_cells(
     table: Table,
     stage: Stage[C],
     *,
-    data: str,
+    data: str | None = None,
     config: Callable[[Cell], C],
     initial: Callable[[Cell], Source] | None = None,
 ) -> dict[str, Source]:
@@ -121,18 +121,19 @@ def train_cells(
         options: The user's.
         table: A chosen table.
         stage: Trains from a `backbone` on `data`, and measures.
-        data: Name of the data set.
+        data: Name of the data set; by default it is what the cell's column is called.
         config: Of a cell, at full scale.
         initial: The backbone of a cell; that of its row by default.
     """
     metrics: dict[str, Source] = {}
     for cell in cells(table, options):
-        name = f"{stage.name.rpartition('.')[2]}_{cell.row}_{cell.trial}"
+        column = "" if data else f"{cell.column}_"
+        name = f"{stage.name.rpartition('.')[2]}_{column}{cell.row}_{cell.trial}"
         step = plan.add(
             stage,
             name,
             options.config(stage.name, name, config(cell)),
-            data=data_set(plan, options, data),
+            data=data_set(plan, options, data or cell.column),
             backbone=initial(cell) if initial else backbone(plan, options, cell.row, cell.trial),
         )
         metrics[cell.key] = step.metrics

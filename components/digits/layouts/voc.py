@@ -16,6 +16,7 @@ from components.digits.pictures import Picture, Thing
 from components.digits.source import Digits, real_digits
 from components.vision.datasets.rle import Pixels
 from components.vision.datasets.semantic import IGNORED
+from components.vision.pictures import palette
 
 ORDER = tuple(sorted(NAMES))
 """The classes in the order of their numbers: by name, as the original's are."""
@@ -160,16 +161,5 @@ def _write_list(path: Path, lines: Sequence[str] | dict[str, Picture]) -> None:
 def _write_png(labels: npt.NDArray[np.uint8], path: Path) -> None:
     """Write class numbers as a picture with VOC's colours."""
     image = Image.fromarray(labels, "P")
-    image.putpalette(_palette().tobytes())
+    image.putpalette(palette().tobytes())
     image.save(path)
-
-
-def _palette() -> npt.NDArray[np.uint8]:
-    """Return VOC's colours, (256, 3): a class's bits, three by three, become high bits of RGB."""
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (numbers >> channel & 1) << 7 - bit
-        numbers >>= 3
-    return colours.astype(np.uint8)

@@ -1,7 +1,7 @@
 """The common form of detection data: columns for a whole set, one small view for an image."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from components.core.errors import DataError
 from components.vision.datasets import rle
 from components.vision.datasets.masks import Mask
+from components.vision.image_sets import Names
 
 PARTS = 14  # of DensePose's masks
 SURFACE = 256  # side of DensePose's masks, and the unit of its points
@@ -197,6 +198,49 @@ class InstanceSet(Sequence[Instances]):
             absent=None if self.absent is None else self.absent[index],
             not_exhaustive=None if self.not_exhaustive is None else self.not_exhaustive[index],
         )
+
+
+def join(first: InstanceSet, second: InstanceSet) -> InstanceSet:
+    """Put the images of a second set behind those of a first, which has the same classes.
+
+    Raises:
+        DataError: if the classes or their keypoints differ.
+    """
+    if (first.categories.names, first.categories.keypoints) != (
+        second.categories.names,
+        second.categories.keypoints,
+    ):
+        raise DataError(
+            f"{first.root}: {first.files[0]} and {second.files[0]} are of sets with other classes: "
+            f"{len(first.categories)} and {len(second.categories)}"
+        )
+    images, instances = len(first), len(first.labels)
+
+    def mask(image: int, instance: int) -> Mask:
+        known = first.mask if image < images else second.mask
+        assert known is not None, "both have masks, or none has"
+        inside = image < images
+        return known(image - images * (not inside), instance - instances * (not inside))
+
+    def surface(instance: int) -> SurfacePoints | None:
+        known = first.surface if instance < instances else second.surface
+        return known and known(instance - instances * (instance >= instances))
+
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("boxes", "labels", "crowd", "difficult", "areas", "ids", "sizes")
+    }
+    if first.keypoints is not None and second.keypoints is not None:
+        columns["keypoints"] = np.concatenate([first.keypoints, second.keypoints])
+    return replace(
+        first,
+        files=Names([*first.files, *second.files]),
+        image_ids=[*first.image_ids, *second.image_ids],
+        starts=np.concatenate([first.starts[:-1], second.starts + instances]),
+        mask=mask if first.mask and second.mask else None,
+        surface=surface if first.surface and second.surface else None,
+        **columns,
+    )
 
 
 def refuse_many(file: object, faults: Sequence[str], instances: int, tolerated: float) -> None:

@@ -1,0 +1,64 @@
+"""Stage: COCO DensePose with DensePose R-CNN (Appendix A.3)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import PositiveFloat, PositiveInt
+
+from components.core.main import main
+from components.core.stage import Stage
+from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.model import ModelConfig
+from components.training.config import Schedule
+
+
+class DensePoseConfig(DetectionConfig):
+    """R50-FPN on the persons of 2014's train and valminusminival, measured on minival (A.3)."""
+
+    task: ClassVar[Task] = "densepose"
+    v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.307}
+
+    model: ModelConfig = ModelConfig(masks=False, surface="legacy", sampling=2)
+    iterations: PositiveInt = 130_000
+    """length of training, steps: the schedule s1x (A.3)"""
+    lr: PositiveFloat = 0.002
+    """learning rate for a batch of `lr_batch`: 0.002 of the legacy head, 0.01 of the newer one"""
+    schedule: Schedule = Schedule(
+        drops=(100 / 130, 120 / 130), by_epoch=False, warmup=1000, warmup_factor=0.1
+    )
+    """the learning rate over training: s1x"""
+    without_geometry: bool = False
+    """train without mirrored images and measure boxes only, where DensePose's files of the \
+body's geometry are not at hand"""
+
+    def miniature(self) -> Self:
+        """Derive the experiment for the digits world; any digit is one, mirrored too."""
+        return self.shrink(flip=0.5, lr=0.02)
+
+
+def densepose_rcnn(head: Literal["legacy", "deeplab"] = "legacy") -> DensePoseConfig:
+    """Return the config of R50-FPN at s1x (Appendix A.3).
+
+    Args:
+        head: `legacy` is that of the paper's time; `deeplab` came in 2020 with another
+            learning rate, and its figures are about twelve points higher.
+    """
+    if head == "legacy":
+        return DensePoseConfig()
+    return DensePoseConfig(model=ModelConfig(masks=False, surface=head, sampling=2), lr=0.01)
+
+
+STAGE = Stage(
+    name="detection.densepose",
+    summary="Fine-tune DensePose R-CNN on COCO (Appendix A.3).",
+    config=DensePoseConfig,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run="components.detection.train:run",
+    image=IMAGE,
+    resources=RESOURCES,
+    resumable=True,
+)
+
+if __name__ == "__main__":
+    main(__spec__.name)

@@ -1,0 +1,156 @@
+"""The maps that a detector reads: res4, dilated res5, or a pyramid."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from components.detection.model import ModelConfig
+from components.vision.architectures import Architecture
+from components.vision.backbones import STAGES, Backbone
+
+FIRST_STRIDE: Mapping[Architecture, int] = {"resnet50": 4, "resnet_digits": 2}
+"""Pixels between neighbours on res2; each later stage doubles it."""
+
+
+class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """Batch norm that stays as it was converted; nothing of it is learned or synchronised.
+
+    torchvision's own would turn maps of mixed precision back into single precision.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, eps=norm.eps)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(self, name).copy_(getattr(norm, name).detach())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Scale and shift each channel of (N, C, H, W)."""
+        scale: Tensor = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift: Tensor = self.bias - self.running_mean * scale
+        scale, shift = (one.to(maps.dtype).view(-1, 1, 1) for one in (scale, shift))
+        return maps * scale + shift
+
+
+class Body(nn.Module):
+    """The first stages of a backbone, under its names; returns their maps, `res2` onwards."""
+
+    def __init__(self, backbone: Backbone, stages: int) -> None:
+        super().__init__()
+        self.conv1 = backbone.conv1
+        self.bn1 = backbone.bn1
+        self.relu = backbone.relu
+        self.maxpool = backbone.maxpool
+        self.names = tuple(f"layer{number}" for number in range(1, stages + 1))
+        for name in self.names:
+            self.add_module(name, getattr(backbone, name))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the stages' outputs for normalised RGB, (N, 3, H, W)."""
+        maps: dict[str, Tensor] = {}
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage, name in zip(STAGES, self.names, strict=False):
+            x = self.get_submodule(name)(x)
+            maps[stage] = x
+        return maps
+
+
+class Last(nn.Module):
+    """Keeps the last map alone, after a convolution if there is one."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return one map under its name."""
+        name = list(maps)[-1]
+        return {name: self.convolution(maps[name])}
+
+
+class Features(nn.Module):
+    """Backbone and neck.
+
+    Attributes:
+        strides: Pixels between neighbours, of each map.
+        channels: Of every map.
+        for_regions: How many of the maps regions are cut from, the finest first.
+    """
+
+    def __init__(
+        self, body: Body, neck: nn.Module, strides: tuple[int, ...], channels: int, for_regions: int
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.neck = neck
+        self.strides = strides
+        self.channels = channels
+        self.for_regions = for_regions
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return maps by name, the finest first, in single precision, as boxes need it."""
+        maps: dict[str, Tensor] = self.neck(self.body(images))
+        return {name: one.float() for name, one in maps.items()}
+
+
+def build_features(model: ModelConfig, backbone: Backbone) -> tuple[Features, nn.Module | None]:
+    """Turn a converted backbone into what heads read.
+
+    Returns:
+        The maps' module, and for C4 conv5, which its regions go through.
+    """
+    if model.backbone_norm == "frozen":
+        freeze_norms(backbone)
+    strides = tuple(FIRST_STRIDE[backbone.architecture] << stage for stage in range(4))
+    norm = nn.BatchNorm2d if model.neck_norm else None
+    width = model.neck_channels
+    if model.kind == "c4":
+        neck: nn.Module = Last(nn.Identity())
+        channels = out_channels(backbone.layer3)
+        return Features(Body(backbone, 3), neck, strides[2:3], channels, 1), backbone.layer4
+    if model.kind == "dc5":
+        dilate(backbone.layer4)
+        # The appendix names batch norm after this convolution and no non-linearity.
+        neck = Last(
+            Conv2dNormActivation(
+                out_channels(backbone.layer4), width, norm_layer=norm, activation_layer=None
+            )
+        )
+        return Features(Body(backbone, 4), neck, strides[2:3], width, 1), None
+    layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+    neck = FeaturePyramidNetwork(
+        [out_channels(layer) for layer in layers],
+        width,
+        extra_blocks=LastLevelMaxPool(),
+        norm_layer=norm,
+    )
+    features = Features(Body(backbone, 4), neck, (*strides, strides[-1] * 2), width, 4)
+    return features, None
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Put norms that never change in the place of all batch norms."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            module.add_module(name, FrozenNorm(child))
+        else:
+            freeze_norms(child)
+
+
+def dilate(conv5: nn.Module) -> None:
+    """Let res5 keep res4's resolution, all its 3 × 3 convolutions reading every second place.
+
+    torchvision's own switch leaves the first block undilated; the paper's library does not.
+    """
+    for module in conv5.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+
+
+def out_channels(layer: nn.Module) -> int:
+    """Return how many channels a stage has."""
+    return [module.out_channels for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]

@@ -1,0 +1,271 @@
+"""DensePose: which part of the body's surface each place of a region shows, and where on it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
+from components.detection.libraries.torchvision.features import Features
+from components.training.loop import Batch
+
+PARTS = 25
+"""24 parts and background."""
+CONVOLUTIONS = 8
+OVERLAP = 0.7
+"""Regions learn that overlap an annotated instance by more than this."""
+BOX = 256
+"""Annotated places along each side of an instance's box."""
+
+
+@dataclass(frozen=True)
+class SurfaceKind:
+    """A head of detectron2's DensePose project, with the figures of its config.
+
+    Attributes:
+        size: Side of a region's features; what is said of it is four times as fine.
+        coarse: Coarse parts and background; 2 for only body and background.
+        deeplab: Regions of all maps merged, read at many scales, with group norm.
+        coarse_weight: Of the coarse parts' loss.
+        part_weight: Of the parts' loss.
+        place_weight: Of the losses of u and v, which are sums over points.
+    """
+
+    size: int
+    coarse: int
+    deeplab: bool
+    coarse_weight: float
+    part_weight: float
+    place_weight: float
+
+
+SURFACES: Mapping[str, SurfaceKind] = {
+    # densepose_rcnn_R_50_FPN_s1x_legacy
+    "legacy": SurfaceKind(14, 15, False, coarse_weight=2.0, part_weight=0.3, place_weight=0.1),
+    # densepose_rcnn_R_50_FPN_DL_s1x
+    "deeplab": SurfaceKind(28, 2, True, coarse_weight=5.0, part_weight=1.0, place_weight=0.01),
+}
+
+
+class Surfaces(Branch):
+    """Coarse parts, parts, and u and v for each part."""
+
+    pool: RegionPool
+
+    def __init__(self, kind: SurfaceKind, features: Features, width: int, sampling: int) -> None:
+        super().__init__()
+        self.kind = kind
+        strides = features.strides[: features.for_regions]
+        self.merged = Merged(strides, features.channels) if kind.deeplab else nn.Identity()
+        self.pool = RegionPool(
+            strides[:1] if kind.deeplab else strides, kind.size, sampling, aligned=False
+        )
+        layers: list[nn.Module] = [Scales(features.channels)] if kind.deeplab else []
+        channels = features.channels
+        for _ in range(CONVOLUTIONS):
+            layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not kind.deeplab))
+            if kind.deeplab:
+                layers.append(group_norm(width))
+            layers.append(nn.ReLU(inplace=True))
+            channels = width
+        self.head = nn.Sequential(*layers)
+        self.predictor = nn.ConvTranspose2d(
+            width, kind.coarse + 3 * PARTS, kernel_size=4, stride=2, padding=1
+        )
+        for layer in (*self.head.children(), self.predictor):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                initialise(layer)
+
+    def losses(
+        self, maps: Mapping[str, Tensor], positives: Positives, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Compare regions that overlap an annotated instance well with its parts and points."""
+        boxes = torch.cat(list(positives.boxes))
+        owners = batch["boxes"][positives.instances]
+        good = batch["surfaces"][positives.instances] & (
+            box_iou(boxes, owners).diagonal() > OVERLAP
+        )
+        image_good = good.split([len(one) for one in positives.boxes])
+        chosen = [one[keep] for one, keep in zip(positives.boxes, image_good, strict=True)]
+        said = self._say(maps, chosen)
+        return surface_losses(self.kind, said, boxes[good], positives.instances[good], batch)
+
+    def predict(
+        self,
+        maps: Mapping[str, Tensor],
+        boxes: Sequence[Tensor],
+        labels: Tensor,
+        features: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Return all that is said of a region, for `read_surface`, (D, C, S, S)."""
+        return {"surfaces": self._say(maps, boxes)}
+
+    def _say(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        said = self.predictor(self.head(self.pool(self.merged(maps), boxes)))
+        return F.interpolate(said.float(), scale_factor=2, mode="bilinear")
+
+
+class Merged(nn.Module):
+    """Brings all maps to the finest one's resolution and adds them up."""
+
+    def __init__(self, strides: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList()
+        for stride in strides:
+            doublings = (stride // strides[0]).bit_length() - 1
+            layers: list[nn.Module] = []
+            for _ in range(max(doublings, 1)):
+                layers += [initialise(nn.Conv2d(channels, channels, 3, padding=1)), nn.ReLU()]
+                if doublings:
+                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
+            self.paths.append(nn.Sequential(*layers))
+        self.last = initialise(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return one map, in single precision, under the finest one's name."""
+        name = next(iter(maps))
+        scaled = [path(one) for path, one in zip(self.paths, maps.values(), strict=False)]
+        merged: Tensor = self.last(torch.stack(scaled).sum(0))
+        return {name: merged.float()}
+
+
+class Scales(nn.Module):
+    """Reads a region at many scales (atrous spatial pyramid pooling, DeepLab v3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList([self._path(channels, 1, 1)])
+        self.paths.extend(self._path(channels, 3, dilation) for dilation in (6, 12, 56))
+        self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), *self._path(channels, 1, 1))
+        self.last = nn.Conv2d(5 * channels, channels, 1, bias=False)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Return as many channels at the same places."""
+        read = [path(regions) for path in self.paths]
+        read.append(self.whole(regions).expand_as(read[0]))
+        return F.relu(self.last(torch.cat(read, dim=1)))
+
+    def _path(self, channels: int, kernel: int, dilation: int) -> nn.Sequential:
+        padding = dilation * (kernel // 2)
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, bias=False),
+            group_norm(channels),
+            nn.ReLU(),
+        )
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a norm of 32 groups, or of fewer, so that a narrow miniature's have 8 channels."""
+    return nn.GroupNorm(math.gcd(32, channels // 8, channels) or 1, channels)
+
+
+def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """Draw a layer's weights as the paper's library does."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def surface_losses(
+    kind: SurfaceKind, said: Tensor, boxes: Tensor, instances: Tensor, batch: Batch
+) -> dict[str, Tensor]:
+    """Return the four losses, as detectron2's DensePose has them.
+
+    Args:
+        kind: Weights.
+        said: Of K regions, (K, coarse + 75, S, S).
+        boxes: Of the regions, pixels, (K, 4).
+        instances: Which instance of the batch each shows, (K,).
+        batch: Has the annotations.
+    """
+    coarse, part, u, v = said.split((kind.coarse, PARTS, PARTS, PARTS), dim=1)
+    owners = batch["boxes"][instances]
+    region, point = torch.where(instances[:, None] == batch["point_owners"])
+    x, y, label, true_u, true_v = batch["points"][point].unbind(1)
+    # Points and regions are related through pixels, then through places of the heat map.
+    left, top, width, height = _corner_and_sides(owners[region])
+    place = torch.stack((left + x * width / BOX, top + y * height / BOX), dim=1)
+    left, top, width, height = _corner_and_sides(boxes[region])
+    place = (place - torch.stack((left, top), 1)) / torch.stack((width, height), 1) * said.shape[-1]
+    inside = ((place >= 0) & (place < said.shape[-1])).all(1)
+    region, place, label = region[inside], place[inside], label[inside].long()
+    own = label[:, None]
+    parts = at_points(part, region, place)
+    u, v = (at_points(one, region, place).gather(1, own)[:, 0] for one in (u, v))
+    with torch.no_grad():
+        truth = cut_parts(batch["parts"][instances], owners, boxes, said.shape[-1])
+        truth = truth.clamp(max=kind.coarse - 1)
+    return {
+        "loss_surface_coarse": kind.coarse_weight * _cross_entropy(coarse, truth),
+        "loss_surface_part": kind.part_weight * _cross_entropy(parts, label),
+        "loss_surface_u": kind.place_weight * F.smooth_l1_loss(u, true_u[inside], reduction="sum"),
+        "loss_surface_v": kind.place_weight * F.smooth_l1_loss(v, true_v[inside], reduction="sum"),
+    }
+
+
+def cut_parts(parts: Tensor, owners: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Resample coarse parts from an instance's box to a region, the nearest; 0 outside.
+
+    Args:
+        parts: (K, 256, 256).
+        owners: Boxes of the instances, (K, 4).
+        boxes: The regions, (K, 4).
+        size: Places along a side of the result, (K, size, size), int64.
+    """
+    left, top, width, height = (one[:, None] for one in _corner_and_sides(owners))
+    from_left, from_top, wide, high = (one[:, None] for one in _corner_and_sides(boxes))
+    step = torch.arange(size, device=boxes.device) / size
+    x = 2 * (from_left + step * wide - left) / width - 1
+    y = 2 * (from_top + step * high - top) / height - 1
+    shape = (len(boxes), size, size)
+    grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=-1)
+    cut = F.grid_sample(parts[:, None].float(), grid, mode="nearest", align_corners=True)
+    return cut[:, 0].long()
+
+
+def at_points(heat: Tensor, regions: Tensor, places: Tensor) -> Tensor:
+    """Interpolate between the four places around each point, (P, C).
+
+    Args:
+        heat: (K, C, S, S); a place's value is at its upper left corner, as in detectron2.
+        regions: Which of the K each point is in, (P,).
+        places: x and y, 0 to S, (P, 2).
+    """
+    low = places.long()
+    high = (low + 1).clamp(max=heat.shape[-1] - 1)
+    share = torch.minimum(places, high) - low
+    (x0, y0), (x1, y1), (x, y) = (one.unbind(1) for one in (low, high, share))
+    x, y = x[:, None], y[:, None]
+    above = heat[regions, :, y0, x0] * (1 - x) + heat[regions, :, y0, x1] * x
+    below = heat[regions, :, y1, x0] * (1 - x) + heat[regions, :, y1, x1] * x
+    return above * (1 - y) + below * y
+
+
+def read_surface(said: Tensor, height: int, width: int) -> Tensor:
+    """Return part, u and v of each pixel of a box, (3, height, width), uint8.
+
+    Args:
+        said: Of a region, (coarse + 75, S, S).
+        height: Of the box, whole pixels.
+        width: Of the box, whole pixels.
+    """
+    fine = F.interpolate(said[None], (height, width), mode="bilinear")[0]
+    coarse, parts, u, v = fine.split((len(fine) - 3 * PARTS, PARTS, PARTS, PARTS))
+    part = parts.argmax(0) * (coarse.argmax(0) > 0)
+    u, v = (one.gather(0, part[None])[0].clamp(0, 1) * 255 * (part > 0) for one in (u, v))
+    return torch.stack((part, u, v)).to(torch.uint8)
+
+
+def _corner_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    left, top, right, bottom = boxes.unbind(1)
+    return left, top, right - left, bottom - top
+
+
+def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over all there are; zero if there are none, but of the logits."""
+    return F.cross_entropy(logits, truth) if len(truth) else logits.sum()

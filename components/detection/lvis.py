@@ -1,0 +1,54 @@
+"""Stage: LVIS v0.5 instance segmentation with Mask R-CNN (Appendix A.4)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from components.core.main import main
+from components.core.stage import Stage
+from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.model import Fraction, ModelConfig
+from components.detection.presets import ITERATIONS, schedule
+
+
+class LvisConfig(DetectionConfig):
+    """R50-FPN on train_v0.5, measured on val_v0.5; the defaults are tuned norm at 1× (A.4)."""
+
+    task: ClassVar[Task] = "lvis"
+    v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.292}
+
+    model: ModelConfig = ModelConfig(score_threshold=1e-4, detections=300)
+    repeat_threshold: Fraction = 0.001
+    """share of images below which a class has its images repeated"""
+
+
+def mask_rcnn(
+    norm: Literal["frozen", "tuned"] = "tuned", length: Literal["1x", "2x"] = "1x"
+) -> LvisConfig:
+    """Return the config of R50-FPN (Appendix A.4).
+
+    Args:
+        norm: `tuned` is synchronised batch norm in backbone and pyramid; `frozen` keeps
+            the backbone's as converted and has none in the pyramid.
+        length: Of training.
+    """
+    return LvisConfig(
+        model=LvisConfig().model.derive(backbone_norm=norm, neck_norm=norm == "tuned"),
+        iterations=ITERATIONS[length],
+        schedule=schedule(length),
+    )
+
+
+STAGE = Stage(
+    name="detection.lvis",
+    summary="Fine-tune Mask R-CNN on LVIS v0.5 (Appendix A.4).",
+    config=LvisConfig,
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    run="components.detection.train:run",
+    image=IMAGE,
+    resources=RESOURCES,
+    resumable=True,
+)
+
+if __name__ == "__main__":
+    main(__spec__.name)

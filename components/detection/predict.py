@@ -1,0 +1,72 @@
+"""Looks for instances in images, shared out among the processes."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from components.core.log import get_logger
+from components.detection.data import Batch
+from components.detection.interface import Detector, Prediction
+from components.detection.results import Found, Results
+from components.training import distributed
+from components.vision.loading import BatchLoader
+
+log = get_logger(__name__)
+
+PICTURED = 4
+"""Images whose predictions are shown."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was found in all images.
+
+    Attributes:
+        found: Records by image; an image that could not be read has none.
+        pictured: What was found in the first images of this rank that show an instance.
+    """
+
+    found: Found
+    pictured: dict[int, Prediction]
+
+
+@torch.no_grad()
+def predict(detector: Detector, loader: BatchLoader[Batch], results: Results) -> Predicted:
+    """Look for instances in all images. Collective: each rank does its share.
+
+    Args:
+        detector: On the training device.
+        loader: This rank's share of the images, each once.
+        results: Turns what is found into records.
+
+    Returns:
+        The records of all ranks, on every rank.
+    """
+    distributed.share_buffers(detector)
+    detector.eval()
+    device = distributed.device()
+    own: dict[int, list[object]] = {}
+    pictured: dict[int, Prediction] = {}
+    told = time.monotonic()
+    for raw in loader.epoch(0):
+        if not len(raw):
+            continue  # a rank's last share
+        predictions = detector.predict(raw.to(device))
+        for index, one in zip(raw.indices.tolist(), predictions, strict=True):
+            own[index] = results.records(index, one)
+            if len(pictured) < PICTURED and _shows(results, index):
+                pictured[index] = one
+        if distributed.rank() == 0 and time.monotonic() - told >= 1:
+            told = time.monotonic()
+            done = min(len(own) * distributed.world(), len(results.images))
+            log.info("progress", done=done, total=len(results.images), unit="images")
+    found: dict[int, list[object]] = {}
+    for share in distributed.gather_objects(own):
+        found |= share
+    return Predicted(found, pictured)
+
+
+def _shows(results: Results, index: int) -> bool:
+    first, end = results.images.starts[index : index + 2].tolist()
+    return bool(end > first)

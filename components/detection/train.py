@@ -1,0 +1,210 @@
+"""The work of the detection stages: train, predict, measure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from components.core.log import get_logger
+from components.core.main import Job
+from components.core.metrics import Metrics, write_metrics
+from components.detection.config import DetectionConfig
+from components.detection.data import Batch, test_loader, training_loader
+from components.detection.detectors import DetectorCard, Trained, write_detector
+from components.detection.interface import Detector, Head, build_detector
+from components.detection.libraries import Library, resolve
+from components.detection.pictures import draw_predictions
+from components.detection.predict import Predicted, predict
+from components.detection.results import Results, make_results, write_per_class
+from components.detection.splits import read_parts
+from components.training import distributed
+from components.training.history import History
+from components.training.images import corrupt_images
+from components.training.loop import Learner, train
+from components.training.precise_bn import recompute_statistics
+from components.training.sync_batch_norm import synchronise
+from components.vision.backbones import read_card
+from components.vision.datasets.instances import InstanceSet
+from components.vision.loading import BatchLoader
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the work reads and writes; plain values, so that every process can be told."""
+
+    data: Path
+    backbone: Path
+    model: Path
+    predictions: Path
+    metrics: Path
+    state: str
+
+
+def run(job: Job[DetectionConfig]) -> None:
+    """Train a detector, in as many processes as there are GPUs."""
+    paths = Paths(
+        data=job.input("data"),
+        backbone=job.input("backbone"),
+        model=job.output("model"),
+        predictions=job.output("predictions"),
+        metrics=job.output("metrics"),
+        state=job.state,
+    )
+    library = resolve(job.config.library)
+    identity = {**job.identity, "library": library}
+    job.facts.update(
+        distributed.launch(job.config.processes, detect, job.config, library, paths, identity)
+    )
+
+
+def detect(
+    config: DetectionConfig, library: Library, paths: Paths, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """Train as one process of the training; rank 0 writes the outputs.
+
+    Returns:
+        Facts for the manifest.
+    """
+    training, validation = read_parts(config.task, paths.data)
+    # Made first: after days of training is too late to learn that nothing can be measured.
+    results = make_results(config, paths.data, validation)
+    loader = training_loader(training, config, paths.data)
+    detector = _build(config, library, paths.backbone, training)
+    history = train(
+        Learner(
+            module=detector,
+            batches=loader,
+            prepare=lambda raw, device: raw.to(device),
+            norm_weight_decay=config.norm_weight_decay,
+        ),
+        config,
+        total_steps=config.iterations,
+        state=paths.state,
+        identity=identity,
+        output=paths.metrics,
+    )
+    renew_statistics(detector, loader, config)
+    test = test_loader(validation, config)
+    predicted = predict(detector, test, results)
+    details: dict[str, JsonValue] = {
+        "library": library,
+        "classes": len(training.categories),
+        "training_images": len(training),
+        "training_images_with_instances": loader.quarantine.images,
+        "iterations": config.iterations,
+        "corrupt_images": corrupt_images(loader),  # type: ignore[dict-item]
+        "corrupt_validation_images": corrupt_images(test),  # type: ignore[dict-item]
+    }
+    if distributed.rank() == 0:
+        card = DetectorCard(
+            task=config.task,
+            library=library,
+            classes=training.categories.names,
+            keypoints=training.categories.keypoints if config.model.keypoints else (),
+            backbone=read_card(paths.backbone),
+            config=config.model_dump(mode="json"),
+        )
+        write_detector(paths.model, Trained(detector, card))
+        results.write(paths.predictions, predicted.found)
+        write_measured(
+            paths.metrics,
+            results,
+            predicted,
+            paths.predictions,
+            details=details,
+            history=history,
+        )
+    return {
+        "library": library,
+        "classes": len(training.categories),
+        **{
+            name: len(details[name])  # type: ignore[arg-type]
+            for name in ("corrupt_images", "corrupt_validation_images")
+        },
+    }
+
+
+def renew_statistics(
+    detector: Detector, loader: BatchLoader[Batch], config: DetectionConfig
+) -> None:
+    """Compute batch statistics anew, over the batches that would come next in training."""
+    device = distributed.device()
+    # What is drawn in the forward pass is the same after an interruption, too.
+    torch.manual_seed(config.seed)
+    following = islice(_batches_from(loader, config.iterations), config.precise_bn)
+    if config.precise_bn:
+        layers = recompute_statistics(detector, following, lambda raw: detector(raw.to(device)))
+        log.info("batch statistics computed anew", layers=layers, batches=config.precise_bn)
+
+
+def write_measured(
+    folder: Path,
+    results: Results,
+    predicted: Predicted,
+    predictions: Path,
+    *,
+    details: dict[str, JsonValue],
+    history: History | None = None,
+) -> None:
+    """Measure stored predictions, and write a metrics artifact.
+
+    It has figures, curves of the losses, results of each class, and a sheet.
+
+    Args:
+        folder: Of the metrics.
+        results: The data's.
+        predicted: What the sheet shows.
+        predictions: Folder of the predictions.
+        details: More to tell.
+        history: Of the training, if there was one.
+    """
+    measured = results.measure(predictions)
+    shown = {name: round(value, 2) for name, value in measured.values.items()}
+    log.info("measured", **shown)
+    images = results.images
+    write_per_class(folder / "per_class.json", images, measured)
+    draw_predictions(folder, images, predicted.pictured)
+    metrics = Metrics(
+        values=dict(measured.values),
+        curves=_curves(history) if history else {},
+        details={
+            **details,
+            "validation_images": len(images),
+            "note": "What an image that could not be read shows counts as missed.",
+        },
+    )
+    write_metrics(folder, metrics)
+
+
+def _curves(history: History) -> dict[str, list[tuple[float, float]]]:
+    names = {name: None for row in history.rows for name in row if "loss" in name}
+    return {name: history.curve(name) for name in names}
+
+
+def _build(
+    config: DetectionConfig, library: Library, backbone: Path, images: InstanceSet
+) -> Detector:
+    torch.manual_seed(config.seed)
+    detector = build_detector(library, config.model, backbone, head_of(config, images))
+    if distributed.world() > 1:
+        synchronise(detector)
+    return detector
+
+
+def head_of(config: DetectionConfig, images: InstanceSet) -> Head:
+    """Return what a data set asks of a detector's heads."""
+    keypoints = len(images.categories.keypoints) if config.model.keypoints else 0
+    return Head(len(images.categories), keypoints)
+
+
+def _batches_from(loader: BatchLoader[Batch], step: int) -> Iterator[Batch]:
+    first_epoch, first = divmod(step, loader.steps)
+    for epoch in count(first_epoch):
+        yield from loader.epoch(epoch, first)
+        first = 0

@@ -1,0 +1,114 @@
+"""Stage: semantic segmentation by an FCN, on Pascal VOC or Cityscapes (Appendix A.5)."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from components.core.stage import Port, Resources, Stage
+from components.training.config import Schedule, TrainingConfig
+from components.vision.architectures import Architecture
+from components.vision.config import LoaderConfig, Probability
+
+Data = Literal["voc", "cityscapes"]
+
+TRAINING_SPLITS: dict[Data, str] = {"voc": "train_aug", "cityscapes": "train"}
+"""train_aug2012, 10,582 images, and train_fine, 2,975."""
+VALIDATION_SPLIT = "val"
+"""val2012, 1,449 images, and Cityscapes' val, 500."""
+
+
+class SegmentationConfig(TrainingConfig):
+    """FCN fine-tuning (Appendix A.5); the defaults are for VOC.
+
+    Images are normalised as the backbone wants it, and classes are the data's.
+    """
+
+    v100_rate: ClassVar[float] = 34.0
+    """Images/s of one V100 at crop 513: classification's 330 at 224 pixels, over the 9.7 times
+    as many multiplications."""
+
+    dataset: Data = "voc"
+    """Layout of the data: VOC 2012 with the augmented list, or Cityscapes with fine labels."""
+    architecture: Architecture = "resnet50"
+    """Of the backbone; another one is refused."""
+    channels: PositiveInt = 256
+    """Of the two convolutions between backbone and classifier."""
+    iterations: PositiveInt = 30_000
+    """Steps of training."""
+    batch_size: PositiveInt = 16
+    """Images a step over all processes."""
+    lr: PositiveFloat = 0.003
+    """Learning rate for a batch of `lr_batch`."""
+    lr_batch: PositiveInt = 16
+    """The batch for which the paper states `lr`."""
+    schedule: Schedule = Schedule(drops=(0.7, 0.9), by_epoch=False)
+    """Divided by 10 at 70 % and 90 % of training."""
+    crop: Annotated[int, Field(ge=17)] = 513
+    """Side of the square that training sees of an image, pixels; what no image covers is padded
+    and does not count."""
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    """Factor by which an image is resized before the crop, least and most."""
+    flip_probability: Probability = 0.5
+    """Chance of a horizontal flip."""
+    loader: LoaderConfig = LoaderConfig()
+    """How images reach the training process."""
+
+    @model_validator(mode="after")
+    def _scale_ascends(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: the least, {self.scale[0]}, is more than {self.scale[1]}")
+        return self
+
+    def miniature(self) -> Self:
+        """Derive the experiment for the digits world: pictures of 96 pixels, a small ResNet.
+
+        Digits are not mirrored, because a mirrored digit is none.
+        """
+        return self.derive(
+            architecture="resnet_digits",
+            channels=64,
+            iterations=150,
+            batch_size=8,
+            lr=0.05,
+            lr_batch=8,
+            crop=97,
+            scale=(0.75, 1.5),
+            flip_probability=0.0,
+            loader={"workers": 0, "cache": 256},
+            log_every=10,
+            checkpoint_seconds=20,
+        )
+
+    def gpu_hours(self) -> float:
+        """Estimate the hours of V100s at full scale, by `v100_rate`."""
+        rate = self.v100_rate * (513 / self.crop) ** 2
+        return self.iterations * self.batch_size / rate / 3600
+
+
+def voc() -> SegmentationConfig:
+    """Return the config for VOC: train_aug2012, measured on val2012."""
+    return SegmentationConfig()
+
+
+def cityscapes() -> SegmentationConfig:
+    """Return the config for Cityscapes: train_fine, measured on val."""
+    return SegmentationConfig(dataset="cityscapes", iterations=90_000, lr=0.01, crop=769)
+
+
+DATA = Port("Dataset", "VOC's folder with VOC2012, or Cityscapes' with leftImg8bit and gtFine")
+METRICS = Port("Metrics", "mIoU, each class's IoU, and pictures of some predictions")
+
+STAGE = Stage(
+    name="segmentation",
+    summary="Fine-tune an FCN for semantic segmentation (Appendix A.5).",
+    config=SegmentationConfig,
+    inputs={"data": DATA, "backbone": Port("Model", "convert's artifact")},
+    outputs={
+        "model": Port("Model", "encoder.safetensors, head.safetensors, model.json"),
+        "metrics": METRICS,
+        "predictions": Port("Dataset", "a PNG of class numbers an image, as the servers take it"),
+    },
+    run="components.segmentation.train:run",
+    resources=Resources(gpus=8, cpus=64, memory=128, shared_memory=32),
+    resumable=True,
+)

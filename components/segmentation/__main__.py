@@ -1,0 +1,3 @@
+from components.core.main import main
+
+main("components.segmentation")

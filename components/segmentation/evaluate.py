@@ -1,0 +1,40 @@
+"""Stage: the mIoU of a trained FCN, or of label maps that are stored, without training."""
+
+from pydantic import PositiveInt
+
+from components.core.config import Config
+from components.core.main import main
+from components.core.stage import Port, Resources, Stage
+from components.segmentation import DATA, METRICS, VALIDATION_SPLIT, Data
+from components.vision.config import LoaderConfig
+
+
+class EvaluateConfig(Config):
+    """What to measure on."""
+
+    dataset: Data = "voc"
+    """Layout of the data."""
+    split: str = VALIDATION_SPLIT
+    """List of images: one of VOC's, or one of Cityscapes' folders."""
+    loader: LoaderConfig = LoaderConfig()
+    """How images reach the process."""
+    processes: PositiveInt | None = None
+    """Processes of a node; one for each GPU by default, one on a machine without."""
+
+
+STAGE = Stage(
+    name="segmentation.evaluate",
+    summary="Measure the mIoU of a trained FCN, or of stored label maps (Appendix A.5).",
+    config=EvaluateConfig,
+    inputs={
+        "data": DATA,
+        "model": Port("Model", "segmentation's artifact; or give predictions", optional=True),
+        "predictions": Port("Dataset", "label maps, named as segmentation's are", optional=True),
+    },
+    outputs={"metrics": METRICS},
+    run="components.segmentation.measure:run",
+    resources=Resources(gpus=1, cpus=16, memory=32, shared_memory=16),
+)
+
+if __name__ == "__main__":
+    main(__spec__.name)

@@ -1,0 +1,210 @@
+"""Predictions as files in the data set's own format, and what is measured of such files."""
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from components.core.errors import DataError, UsageError
+from components.core.log import get_logger
+from components.core.main import Job
+from components.core.metrics import Metrics, write_metrics
+from components.evaluation.cityscapes import evaluate_labels, to_label_ids, to_train_ids
+from components.evaluation.figures import Figures, refuse
+from components.evaluation.semantic import (
+    Labels,
+    evaluate_label_maps,
+    read_label_map,
+    write_label_map,
+)
+from components.segmentation import Data
+from components.segmentation.data import read_set, whole_images
+from components.segmentation.evaluate import EvaluateConfig
+from components.segmentation.model import FCN, ModelCard, normalised, read_model
+from components.training import distributed
+from components.vision.config import LoaderConfig
+from components.vision.datasets.semantic import IGNORED, SemanticSet
+from components.vision.decoding import read_image
+from components.vision.pictures import PICTURES, Colour, palette, write_sheet
+
+log = get_logger(__name__)
+
+_SHOWN = 6  # images of the sheet
+
+
+def run(job: Job[EvaluateConfig]) -> None:
+    """Measure a model or stored predictions."""
+    config, data = job.config, job.input("data")
+    if job.has_input("model") == job.has_input("predictions"):
+        raise UsageError(
+            "segmentation.evaluate measures a model or stored predictions: give one of "
+            "--input.model and --input.predictions"
+        )
+    images = read_set(config.dataset, data, config.split)
+    with tempfile.TemporaryDirectory() as folder:
+        predictions = Path(folder)
+        if job.has_input("predictions"):
+            predictions = job.input("predictions")
+        else:
+            model = job.input("model")
+            distributed.launch(config.processes, _predict_all, config, data, model, predictions)
+        write_measured(
+            job.output("metrics"),
+            predictions,
+            images,
+            dataset=config.dataset,
+            split=config.split,
+        )
+
+
+def _predict_all(config: EvaluateConfig, data: Path, model: Path, folder: Path) -> None:
+    """Write a model's predictions, as one of the processes."""
+    images = read_set(config.dataset, data, config.split)
+    fcn, card = read_model(model)
+    if card.classes != images.classes:
+        raise DataError(
+            f"{model} was trained on {card.dataset} with {len(card.classes)} classes, {data} has "
+            f"{len(images.classes)} or others: {', '.join(images.classes)}; measure it on its own "
+            "data set"
+        )
+    write_predictions(folder, predict(fcn.to(distributed.device()), card, images, config.loader))
+
+
+@torch.no_grad()
+def predict(
+    fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig
+) -> dict[str, bytes]:
+    """Predict the class of every pixel at the original size, in single precision. Collective.
+
+    Returns:
+        For the images of all ranks, on every rank: file names and contents, PNG in the data set's
+        own numbers.
+    """
+    log.info("predicting", images=len(images))
+    distributed.share_buffers(fcn)
+    fcn.eval()
+    device = distributed.device()
+    found: dict[str, bytes] = {}
+    with torch.autocast(device.type, enabled=False):
+        for raw in whole_images(images, loader).epoch(0):
+            batch = raw.to(device)
+            for index in raw.indices.tolist():
+                labels = fcn.logits(normalised(batch.images, card))[0].argmax(0)
+                name = prediction_name(card.dataset, images.image_id(index))
+                found[name] = _encode(card.dataset, labels.to(torch.uint8).cpu().numpy())
+    shares = distributed.gather_objects(found)
+    return {name: content for share in shares for name, content in share.items()}
+
+
+def prediction_name(dataset: Data, image: str) -> str:
+    """Name the file of an image's prediction as the data set's server finds it."""
+    if dataset == "voc":
+        return f"{image}.png"
+    return f"{_city_image(image)}_labelIds.png"
+
+
+def write_predictions(folder: Path, predicted: Mapping[str, bytes]) -> None:
+    """Write the files of all images; rank 0 does."""
+    if distributed.rank() == 0:
+        for name, content in predicted.items():
+            (folder / name).write_bytes(content)
+
+
+def measure(dataset: Data, images: SemanticSet, split: str, folder: Path) -> Figures:
+    """Return mIoU and each class's IoU of stored predictions.
+
+    Raises:
+        DataError: if an image has none, or one has another size or an unknown class.
+    """
+    if dataset == "cityscapes":
+        return evaluate_labels(images.root / "gtFine" / split, folder)
+    names = [prediction_name(dataset, images.image_id(index)) for index in range(len(images))]
+    refuse(
+        folder,
+        [f"{name} is missing" for name in names if not (folder / name).is_file()],
+        f"Each of the {len(images)} images of {split} needs a label map",
+    )
+    truth = (images.root / name for name in images.label_files)
+    predicted = (folder / name for name in names)
+    return evaluate_label_maps(zip(truth, predicted, strict=True), images.classes)
+
+
+def write_measured(
+    metrics: Path,
+    predictions: Path,
+    images: SemanticSet,
+    *,
+    dataset: Data,
+    split: str,
+    curves: Mapping[str, list[tuple[float, float]]] | None = None,
+    **details: JsonValue,
+) -> None:
+    """Measure stored predictions and write the metrics artifact, with a sheet of some images.
+
+    Args:
+        metrics: The artifact's folder.
+        predictions: Folder of label maps.
+        images: What was predicted.
+        dataset: Its layout.
+        split: Its list.
+        curves: Of the training, if there was one.
+        **details: What else to tell of it.
+
+    Raises:
+        DataError: if the predictions do not fit.
+    """
+    figures = measure(dataset, images, split, predictions)
+    log.info("evaluated", **{name: round(value, 2) for name, value in figures.values.items()})
+    details |= {
+        "dataset": dataset,
+        "split": split,
+        "images": len(images),
+        "iou": dict(figures.per_class),
+    }
+    write_metrics(
+        metrics, Metrics(values=dict(figures.values), curves=dict(curves or {}), details=details)
+    )
+    _write_pictures(metrics / PICTURES / "predictions.jpg", images, dataset, predictions)
+
+
+def _write_pictures(path: Path, images: SemanticSet, dataset: Data, predictions: Path) -> None:
+    colours = palette()
+    shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int)).tolist()
+    rows: list[Sequence[Any]] = []
+    seen: set[int] = set()
+    for index in shown:
+        truth = images.labels(index)
+        predicted = _read(dataset, predictions, images.image_id(index))
+        seen |= {*np.unique(truth).tolist(), *np.unique(predicted).tolist()}
+        rows.append((read_image(images.path(index)), colours[truth], colours[predicted]))
+    names = {**dict(enumerate(images.classes)), IGNORED: "does not count"}
+    legend: dict[str, Colour] = {
+        names[label]: tuple(colours[label].tolist()) for label in sorted(seen)
+    }
+    write_sheet(path, ("image", "ground truth", "prediction"), rows, legend)
+
+
+def _read(dataset: Data, folder: Path, image: str) -> Labels:
+    """Read the prediction of an image that has one, as numbers from 0."""
+    if dataset == "voc":
+        return read_label_map(folder / prediction_name(dataset, image))
+    return to_train_ids(read_label_map(next(folder.rglob(f"{_city_image(image)}*.png"))))
+
+
+def _encode(dataset: Data, labels: Labels) -> bytes:
+    buffer = io.BytesIO()
+    if dataset == "voc":
+        write_label_map(buffer, labels, palette())
+    else:
+        write_label_map(buffer, to_label_ids(labels))
+    return buffer.getvalue()
+
+
+def _city_image(image: str) -> str:
+    """Return CITY_SEQUENCE_FRAME."""
+    return image.removesuffix("_leftImg8bit")

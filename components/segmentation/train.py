@@ -1,0 +1,120 @@
+"""The work of the stage: train, predict, measure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import JsonValue
+
+from components.core.main import Job
+from components.segmentation import TRAINING_SPLITS, VALIDATION_SPLIT, SegmentationConfig
+from components.segmentation.data import Batch as Crops
+from components.segmentation.data import crops, read_set, whole_images
+from components.segmentation.measure import predict, write_measured, write_predictions
+from components.segmentation.model import FCN, ModelCard, normalised, write_model
+from components.training import distributed
+from components.training.images import corrupt_images
+from components.training.loop import Batch, Learner, train
+from components.training.sync_batch_norm import synchronise
+from components.vision.backbones import load_backbone, read_card
+from components.vision.datasets.semantic import SemanticSet
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the work reads and writes; plain values, so that every process can be told."""
+
+    data: Path
+    backbone: Path
+    model: Path
+    metrics: Path
+    predictions: Path
+    state: str
+
+
+def run(job: Job[SegmentationConfig]) -> None:
+    """Train an FCN, in as many processes as there are GPUs."""
+    paths = Paths(
+        data=job.input("data"),
+        backbone=job.input("backbone"),
+        model=job.output("model"),
+        metrics=job.output("metrics"),
+        predictions=job.output("predictions"),
+        state=job.state,
+    )
+    job.facts.update(
+        distributed.launch(job.config.processes, segment, job.config, paths, dict(job.identity))
+    )
+
+
+def segment(
+    config: SegmentationConfig, paths: Paths, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train as one process of the training; rank 0 writes the outputs.
+
+    Returns:
+        Facts for the manifest.
+    """
+    training, validation = _read_sets(config, paths.data)
+    fcn, card = _build(config, paths.backbone, training.classes)
+    # After hours of training is too late to learn that there is nothing to measure on.
+    for _ in whole_images(validation, config.loader).epoch(0):
+        pass
+    loader = crops(training, config, card.mean)
+    history = train(
+        Learner(module=fcn, batches=loader, prepare=partial(_prepare, card)),
+        config,
+        total_steps=config.iterations,
+        state=paths.state,
+        identity=identity,
+        output=paths.metrics,
+    )
+    predicted = predict(fcn, card, validation, config.loader)
+    corrupt = corrupt_images(loader)
+    if distributed.rank() == 0:
+        write_model(paths.model, fcn, card)
+        write_predictions(paths.predictions, predicted)
+        write_measured(
+            paths.metrics,
+            paths.predictions,
+            validation,
+            dataset=config.dataset,
+            split=VALIDATION_SPLIT,
+            curves={"loss": history.curve("loss")},
+            training_images=len(training),
+            corrupt_images=cast("list[JsonValue]", corrupt),
+        )
+    return {"classes": len(training.classes), "corrupt_images": len(corrupt)}
+
+
+def _read_sets(config: SegmentationConfig, data: Path) -> tuple[SemanticSet, SemanticSet]:
+    training = read_set(config.dataset, data, TRAINING_SPLITS[config.dataset])
+    return training, read_set(config.dataset, data, VALIDATION_SPLIT)
+
+
+def _build(
+    config: SegmentationConfig, backbone: Path, classes: tuple[str, ...]
+) -> tuple[FCN, ModelCard]:
+    loaded = load_backbone(backbone, config.architecture)
+    wanted = read_card(backbone)
+    card = ModelCard(
+        architecture=config.architecture,
+        mean=wanted.mean,
+        std=wanted.std,
+        dataset=config.dataset,
+        classes=classes,
+        channels=config.channels,
+        iterations=config.iterations,
+    )
+    torch.manual_seed(config.seed)
+    fcn = FCN(loaded, len(classes), config.channels)
+    synchronise(fcn)
+    return fcn, card
+
+
+def _prepare(card: ModelCard, raw: Crops, device: torch.device) -> Batch:
+    batch = raw.to(device)
+    return {"images": normalised(batch.images, card), "labels": batch.labels.long()}

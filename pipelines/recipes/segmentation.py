@@ -1,0 +1,55 @@
+"""Appendix A.5: semantic segmentation on PASCAL VOC and Cityscapes."""
+
+from components.report import Column, Metric, Published, Table
+from components.segmentation import STAGE as SEGMENTATION
+from components.segmentation import cityscapes, voc
+from pipelines.plan import Plan, Source
+from pipelines.recipes import Options
+from pipelines.recipes._shared import (
+    INITIALISATIONS,
+    chosen,
+    one_table,
+    train_cells,
+)
+
+TABLE = Table(
+    key="segmentation",
+    title="Semantic segmentation, FCN on ResNet-50",
+    section="Appendix A.5, Table 6",
+    source="main paper, transcribed",
+    rows=INITIALISATIONS,
+    columns=(
+        Column(key="voc", name="PASCAL VOC"),
+        Column(key="cityscapes", name="Cityscapes"),
+    ),
+    metrics=(Metric(key="mIoU", name="mIoU"),),
+    published=(
+        Published(row="random", column="voc", values=(39.5,)),
+        Published(row="supervised", column="voc", values=(74.4,)),
+        Published(row="moco_in1m", column="voc", values=(72.5,)),
+        Published(row="moco_ig1b", column="voc", values=(73.6,)),
+        Published(row="random", column="cityscapes", values=(65.3,)),
+        Published(row="supervised", column="cityscapes", values=(74.6,)),
+        Published(row="moco_in1m", column="cityscapes", values=(75.3,)),
+        Published(row="moco_ig1b", column="cityscapes", values=(75.5,)),
+    ),
+    trials=5,
+    command="moco run segmentation --rows {row} --trials {trials}",
+)
+
+CONFIGS = {"voc": voc, "cityscapes": cityscapes}
+
+
+def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+    """Add a fine-tuning for every chosen cell; return the table and the metrics."""
+    table = chosen(TABLE, options)
+    return table, train_cells(
+        plan,
+        options,
+        table,
+        SEGMENTATION,
+        config=lambda cell: CONFIGS[cell.column]().derive(seed=cell.trial),
+    )
+
+
+RECIPE = one_table("segmentation", "Appendix A.5: semantic segmentation by an FCN", measure)
