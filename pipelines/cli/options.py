@@ -33,9 +33,9 @@ class RecipeOptions:
     rows: Annotated[
         str | None, Parameter(help="Only these rows of the tables: random,moco_in1m.")
     ] = None
-    columns: Annotated[
-        str | None, Parameter(help="Only these columns of the tables: 1x,voc.")
-    ] = None
+    columns: Annotated[str | None, Parameter(help="Only these columns of the tables: 1x,voc.")] = (
+        None
+    )
     trials: Annotated[
         int | None, Parameter(help="Trials of each cell; the paper's by default, one for digits.")
     ] = None

@@ -127,8 +127,8 @@ def train_cells(
     """
     metrics: dict[str, Source] = {}
     for cell in cells(table, options):
-        column = "" if data else f"{cell.column}_"
-        name = f"{stage.name.rpartition('.')[2]}_{column}{cell.row}_{cell.trial}"
+        column = "" if data == cell.column else f"{cell.column}_"
+        name = f"{table.key}_{column}{cell.row}_{cell.trial}"
         step = plan.add(
             stage,
             name,

@@ -42,6 +42,9 @@ TABLE = Table(
 )
 
 
+CONFIGS = {"1x": mask_rcnn_c4("1x"), "2x": mask_rcnn_c4("2x")}
+
+
 def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a training for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
@@ -51,7 +54,7 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
         table,
         COCO,
         data="coco",
-        config=lambda cell: mask_rcnn_c4(cell.column).derive(seed=cell.trial),
+        config=lambda cell: CONFIGS[cell.column].derive(seed=cell.trial),
     )
 
 

@@ -57,6 +57,9 @@ TABLE = Table(
 )
 
 
+CONFIGS = {"1x": mask_rcnn_fpn("1x"), "2x": mask_rcnn_fpn("2x"), "6x": mask_rcnn_fpn("6x")}
+
+
 def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a training for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
@@ -66,7 +69,7 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
         table,
         COCO,
         data="coco",
-        config=lambda cell: mask_rcnn_fpn(cell.column).derive(seed=cell.trial),
+        config=lambda cell: CONFIGS[cell.column].derive(seed=cell.trial),
     )
 
 

@@ -1,6 +1,6 @@
 """Appendix A.5: semantic segmentation on PASCAL VOC and Cityscapes."""
 
-from components.report import Column, Metric, Published, Table
+from components.report import Column, Metric, Table
 from components.segmentation import STAGE as SEGMENTATION
 from components.segmentation import cityscapes, voc
 from pipelines.plan import Plan, Source
@@ -9,6 +9,7 @@ from pipelines.recipes._shared import (
     INITIALISATIONS,
     chosen,
     one_table,
+    published,
     train_cells,
 )
 
@@ -24,17 +25,13 @@ TABLE = Table(
     ),
     metrics=(Metric(key="mIoU", name="mIoU"),),
     published=(
-        Published(row="random", column="voc", values=(39.5,)),
-        Published(row="supervised", column="voc", values=(74.4,)),
-        Published(row="moco_in1m", column="voc", values=(72.5,)),
-        Published(row="moco_ig1b", column="voc", values=(73.6,)),
-        Published(row="random", column="cityscapes", values=(65.3,)),
-        Published(row="supervised", column="cityscapes", values=(74.6,)),
-        Published(row="moco_in1m", column="cityscapes", values=(75.3,)),
-        Published(row="moco_ig1b", column="cityscapes", values=(75.5,)),
+        *published("voc", random=(39.5,), supervised=(74.4,), moco_in1m=(72.5,), moco_ig1b=(73.6,)),
+        *published(
+            "cityscapes", random=(65.3,), supervised=(74.6,), moco_in1m=(75.3,), moco_ig1b=(75.5,)
+        ),
     ),
     trials=5,
-    command="moco run segmentation --rows {row} --trials {trials}",
+    command="moco run segmentation --rows {row} --columns {column} --trials {trials}",
 )
 
 CONFIGS = {"voc": voc, "cityscapes": cityscapes}
