@@ -29,7 +29,7 @@ from components.report import (
     Row,
     Table,
 )
-from components.report.summary import Measured
+from components.report.measured import Measured
 
 ROWS = (
     Row(key="random", name="random init."),

@@ -9,9 +9,10 @@ from components.core.metrics import Metrics
 from components.report import Figure, ReportConfig, Table
 from components.report.figures import draw
 from components.report.formats import with_spread
+from components.report.measured import Measured
 from components.report.render import render_html, render_markdown
 from components.report.results import Report
-from components.report.summary import Measured, summarise
+from components.report.summary import summarise
 
 Make = Callable[..., Measured]
 HOSTILE = """"><img src=x onerror='alert(1)'>|`*_[x](https://evil.example)</script><script>"""

@@ -7,8 +7,9 @@ import pytest
 
 from components.core.errors import DataError
 from components.report import Figure, ReportConfig, Table
+from components.report.measured import Measured
 from components.report.results import REPORT, read_report
-from components.report.summary import Measured, summarise
+from components.report.summary import summarise
 from components.report.text import summary_table_text
 
 Make = Callable[..., Measured]
