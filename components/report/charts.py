@@ -18,6 +18,7 @@ MARGINS = 0.75  # inches: names of the axis, legend
 BAR = 0.075  # inches
 GAP = 0.09  # inches between classes
 LONGEST = 26  # characters of a class's name
+SHORT = 15  # characters of rows' names, of which three stand abreast
 
 
 class Chart(NamedTuple):
@@ -140,7 +141,7 @@ def _legend(canvas: Canvas, handles: Mapping[str, Any]) -> None:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=2,
+        ncols=3 if max(map(len, handles)) <= SHORT else 2,
         handlelength=1.5,
         columnspacing=1.2,
     )
