@@ -20,11 +20,13 @@ from components.report.results import (
 )
 
 CLASSES = 30
-"""So many classes are drawn; of more, those with the most images."""
+"""So many classes are drawn; of more, the most frequent."""
 POINTS = 200
 """So many points of a curve are drawn; of more, evenly many are left out."""
 FREQUENCIES = {"APr": "rare", "APc": "common", "APf": "frequent"}
-"""LVIS's groups of classes, which are measured where there are hundreds of them."""
+"""LVIS's groups of classes, which are drawn instead of its hundreds of classes."""
+COUNTS = ("images", "instances")
+"""What says how frequent a class is in the validation images."""
 LOSS = "loss"
 STYLES = ("solid", "dashed")
 """A fifth row has the first row's colour again."""
@@ -111,24 +113,26 @@ def _per_class(
         )
 
     ones = [measured[trial.key] for _, _, trials in tried for trial in trials]
-    if any(FREQUENCIES.keys() <= one.metrics.values.keys() for one in ones):
-        yield chart("AP", FREQUENCIES, lambda one, name: one.metrics.values.get(name))
+    for metric in (one for one in table.metrics if one.key.endswith("AP")):
+        prefix = metric.key.removesuffix("AP")
+        groups = {f"{prefix}{name}": word for name, word in FREQUENCIES.items()}
+        if any(groups.keys() <= one.metrics.values.keys() for one in ones):
+            yield chart(metric.name, groups, lambda one, name: one.metrics.values.get(name))
+            return
+    key_of_classes = _metric_of_classes(table, ones)
+    if key_of_classes is None:
         return
-    metric = _metric_of_classes(table, ones)
-    if metric is None:
-        return
-    images: dict[str, float] = {}  # of each class that any row has the metric of
+    frequent: dict[str, float] = {}  # how often each class is there that any row is measured on
     for one in ones:
         for name, figures in one.classes.items():
-            if figures.get(metric) is not None:
-                images.setdefault(name, figures.get("images") or 0)
-    if not images:
-        return
-    most = sorted(images, key=lambda name: -images[name])[:CLASSES]  # stable
-    shown = {name: name for name in images if name in most}
-    heading = next((m.name for m in table.metrics if m.key == metric), metric)
-    bars = chart(heading, shown, lambda one, name: one.classes.get(name, {}).get(metric))
-    yield bars.model_copy(update={"left_out": len(images) - len(shown)})
+            if figures.get(key_of_classes) is not None:
+                counts = (figures.get(word) or 0 for word in COUNTS)
+                frequent.setdefault(name, max(counts))
+    most = {*sorted(frequent, key=lambda name: -frequent[name])[:CLASSES]}  # stable
+    shown = {name: name for name in frequent if name in most}
+    heading = next((m.name for m in table.metrics if m.key == key_of_classes), key_of_classes)
+    bars = chart(heading, shown, lambda one, name: one.classes.get(name, {}).get(key_of_classes))
+    yield bars.model_copy(update={"left_out": len(frequent) - len(shown)})
 
 
 def _metric_of_classes(table: Table, ones: Iterable[Measured]) -> str | None:

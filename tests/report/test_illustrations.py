@@ -84,10 +84,11 @@ def test_a_table_whose_metric_the_classes_call_otherwise_shows_their_first_that_
     assert (bars.metric, bars.series[0].values) == ("IoU", (40.0,))
 
 
-def test_of_many_classes_those_with_the_most_images_are_drawn_in_the_data_sets_order(
-    coco: Table, measured: Make
+@pytest.mark.parametrize("count", ["images", "instances"])
+def test_of_many_classes_the_most_frequent_are_drawn_in_the_data_sets_order(
+    count: str, coco: Table, measured: Make
 ) -> None:
-    classes = {f"{index:03}": {"images": index % 50, "AP": float(index)} for index in range(100)}
+    classes = {f"{index:03}": {count: index % 50, "AP": float(index)} for index in range(100)}
     found = {coco.cell("moco_in1m", "1x", 0): measured(classes=classes)}
 
     (bars,) = _table(coco, found).per_class
@@ -97,18 +98,20 @@ def test_of_many_classes_those_with_the_most_images_are_drawn_in_the_data_sets_o
     assert (list(bars.classes), bars.left_out) == (expected, 70)
 
 
-def test_lvis_is_drawn_by_how_often_a_class_is_annotated(coco: Table, measured: Make) -> None:
-    groups = {"APr": 10.0, "APc": 20.0, "APf": 30.0}
+def test_lvis_is_drawn_by_how_frequent_a_class_is(coco: Table, measured: Make) -> None:
+    masks = coco.derive(metrics=[Metric(key="mask_AP", name="mask AP").model_dump()], published=[])
+    groups = {"mask_APr": 10.0, "mask_APc": 20.0, "mask_APf": 30.0}
+    boxes = {"APr": 1.0, "APc": 2.0, "APf": 3.0}
     found = {
         coco.cell("moco_in1m", "1x", trial): measured(
-            AP=25.0, **groups, classes={"aerosol can": {"AP": 1.0}}
+            AP=2.0, mask_AP=25.0, **groups, **boxes, classes={"aerosol can": {"mask_AP": 1.0}}
         )
         for trial in range(2)
-    } | {coco.cell("supervised_tuned", "1x", 0): measured(AP=20.0, APc=5.0, APf=6.0)}
+    } | {coco.cell("supervised_tuned", "1x", 0): measured(mask_APc=5.0, mask_APf=6.0)}
 
-    (bars,) = _table(coco, found).per_class
+    (bars,) = _table(masks, found).per_class
 
-    assert bars.classes == ("rare", "common", "frequent")
+    assert (bars.metric, bars.classes) == ("mask AP", ("rare", "common", "frequent"))
     assert [one.values for one in bars.series] == [(None, 5.0, 6.0), (10.0, 20.0, 30.0)]
 
 
