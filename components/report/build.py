@@ -1,15 +1,18 @@
 """Builds the report: computes it as data, draws the figures, writes every form of it."""
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
 from components.core.log import get_logger
 from components.core.main import Job
-from components.core.metrics import read_metrics
 from components.report import ReportConfig
+from components.report.charts import draw_charts
 from components.report.figures import draw
+from components.report.measured import Measured, read_measured
 from components.report.render import render_html, render_markdown
-from components.report.results import REPORT
-from components.report.summary import Measured, summarise
+from components.report.results import REPORT, Report
+from components.report.summary import summarise
 
 log = get_logger(__name__)
 
@@ -17,20 +20,24 @@ log = get_logger(__name__)
 def run(job: Job[ReportConfig]) -> None:
     """Put all metrics at hand beside the published numbers.
 
-    Writes `report.json`, `index.html`, `report.md` and `figures/`; the `html`
-    output is a copy of the page. The same inputs give the same bytes.
+    Writes `report.json`, `index.html`, `report.md`, `figures/` and `pictures/`; the
+    `html` output is a copy of the page. The same inputs give the same bytes.
     """
-    report = summarise(job.config, _measurements(job))
-    pictures = {figure.key: draw(figure) for figure in report.figures if figure.drawn}
+    measured = _measurements(job)
+    report = summarise(job.config, measured)
+    figures = {figure.key: draw(figure) for figure in report.figures if figure.drawn}
+    charts = {key: one for table in report.tables for key, one in draw_charts(table).items()}
+    pictures = _pictures(report, measured)
 
     folder = job.output("report")
-    for key, picture in pictures.items():
-        (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / f"{key}.svg").write_text(picture.svg, "utf-8")
-        (folder / "figures" / f"{key}.png").write_bytes(picture.png)
-    (folder / REPORT).write_text(report.model_dump_json(indent=1) + "\n", "utf-8")
-    (folder / "report.md").write_text(render_markdown(report), "utf-8")
-    (folder / "index.html").write_text(render_html(report, pictures), "utf-8")
+    for key, drawing in (figures | charts).items():
+        _write(folder / "figures" / f"{key}.svg", drawing.svg.encode())
+        _write(folder / "figures" / f"{key}.png", drawing.png)
+    for file, content in pictures.items():
+        _write(folder / file, content)
+    _write(folder / REPORT, (report.model_dump_json(indent=1) + "\n").encode())
+    _write(folder / "report.md", render_markdown(report).encode())
+    _write(folder / "index.html", render_html(report, figures, charts, pictures).encode())
     shutil.copyfile(folder / "index.html", job.output("html"))
 
     done = sum(table.done for table in report.tables)
@@ -44,5 +51,21 @@ def _measurements(job: Job[ReportConfig]) -> dict[str, Measured]:
     for key, folder in job.inputs("metrics").items():
         manifest = job.lineage(f"metrics.{key}")
         assert manifest is not None  # a metrics input is an artifact of ours, or refused on entry
-        measured[key] = Measured(read_metrics(folder), manifest.lineage())
+        measured[key] = read_measured(folder, manifest)
     return measured
+
+
+def _pictures(report: Report, measured: Mapping[str, Measured]) -> dict[str, bytes]:
+    """Read the pictures that a report shows, by the files that they become."""
+    return {
+        sheet.file: picture.path.read_bytes()
+        for table in report.tables
+        for sheet in table.sheets
+        for picture in measured[sheet.key].pictures
+        if picture.entry.sha256 == sheet.sha256
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)

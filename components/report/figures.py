@@ -21,6 +21,7 @@ FAINT = "#dcdfe3"
 MUTED = "#5b626b"
 PALETTE = ("#0a62b5", "#c2480c", "#1c7d4d", "#7a3fa8")
 """Told apart with every common colour blindness; kinds of curve differ in dashes, too."""
+DASHES = (0, (4, 2))  # of a dashed curve, in widths of its line
 
 _VARIABLES: Mapping[str, str] = {
     PAPER: "var(--paper)",
@@ -49,18 +50,19 @@ class Picture(NamedTuple):
 
 def draw(figure: FigureResult) -> Picture:
     """Draw the curves that there are; equal curves give equal bytes."""
-    with _style(figure.key):
-        svg = _svg(_canvas(figure, WIDE))
+    words = (figure.title, description(figure))
+    with look(figure.key):
+        svg = to_svg(_canvas(figure, WIDE))
         return Picture(
             svg=svg,
-            png=_png(_canvas(figure, WIDE)),
-            wide=_inline(svg, figure, f"{figure.key}-wide"),
-            narrow=_inline(_svg(_canvas(figure, NARROW)), figure, f"{figure.key}-narrow"),
+            png=to_png(_canvas(figure, WIDE)),
+            wide=inline(svg, f"{figure.key}-wide", *words),
+            narrow=inline(to_svg(_canvas(figure, NARROW)), f"{figure.key}-narrow", *words),
         )
 
 
 @contextmanager
-def _style(salt: str) -> Iterator[None]:
+def look(salt: str) -> Iterator[None]:
     """Use this module's look, whatever the machine's matplotlibrc says."""
     settings: dict[Any, Any] = {
         "svg.hashsalt": salt,
@@ -103,7 +105,7 @@ def _canvas(figure: FigureResult, size: tuple[float, float]) -> Canvas:
             xs,
             ys,
             color=PALETTE[curve.colour % len(PALETTE)],
-            linestyle=(0, (4, 2)) if curve.style == "dashed" else "solid",
+            linestyle=DASHES if curve.style == "dashed" else "solid",
             linewidth=1.8,
             marker="o" if len(xs) == 1 else None,
         )
@@ -116,20 +118,22 @@ def _canvas(figure: FigureResult, size: tuple[float, float]) -> Canvas:
     return canvas
 
 
-def _svg(canvas: Canvas) -> str:
+def to_svg(canvas: Canvas) -> str:
+    """Return a drawing as SVG that stands alone and holds no date."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     canvas.savefig(buffer, format="svg", metadata=nothing)
     return buffer.getvalue()
 
 
-def _png(canvas: Canvas) -> bytes:
+def to_png(canvas: Canvas) -> bytes:
+    """Return a drawing as PNG."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _inline(svg: str, figure: FigureResult, prefix: str) -> str:
+def inline(svg: str, prefix: str, title: str, words: str) -> str:
     """Fit an SVG document into a page: its colours, its font, names of its own, a description."""
     text = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
@@ -141,8 +145,8 @@ def _inline(svg: str, figure: FigureResult, prefix: str) -> str:
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     label = f'role="img" aria-labelledby="{prefix}-title {prefix}-description"'
     described = (
-        f'<title id="{prefix}-title">{escape(figure.title)}</title>'
-        f'<desc id="{prefix}-description">{escape(description(figure))}</desc>'
+        f'<title id="{prefix}-title">{escape(title)}</title>'
+        f'<desc id="{prefix}-description">{escape(words)}</desc>'
     )
     return re.sub(r"<svg([^>]*)>", lambda m: f"<svg{m[1]} {label}>{described}", text, count=1)
 

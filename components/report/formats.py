@@ -31,9 +31,9 @@ def is_green(gap: float, decimals: int) -> bool:
     return round(gap, decimals) >= GREEN_GAP
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """Write a number with its noun: `1 trial`, `1,200 files`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def file_size(size: int) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from components.report.charts import Chart
 from components.report.figures import Picture
 from components.report.formats import count, file_size, fixed, is_green, signed, with_spread
-from components.report.results import Artifact, Cell, Report, RowResult, TableResult
+from components.report.pictures import CHARTS, PAGE, embed_pictures, fit, why_not
+from components.report.results import Artifact, Cell, Report, RowResult, Sheet, TableResult
 
 METRICS_ABREAST = 3
 """A table with more metrics gets several blocks of them, one below the other."""
@@ -23,18 +25,46 @@ MINIATURE = (
     "the order of the rows."
 )
 
+MIXED = (
+    "Not comparable: these numbers come from different model libraries. A difference between two "
+    "of them may be one between the libraries."
+)
 
-def render_html(report: Report, pictures: Mapping[str, Picture]) -> str:
-    """Render the page; everything that comes from elsewhere is escaped."""
+
+def render_html(
+    report: Report,
+    figures: Mapping[str, Picture],
+    charts: Mapping[str, Chart] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> str:
+    """Render the page; everything that comes from elsewhere is escaped.
+
+    Args:
+        report: The data.
+        figures: Drawings of its figures, by their keys.
+        charts: Drawings of its tables' charts, by their keys.
+        pictures: Its tables' pictures, by their files.
+    """
+    template = _environment().get_template("index.html.j2")
     inline = {
         key: {"wide": Markup(picture.wide), "narrow": Markup(picture.narrow)}  # noqa: S704 - ours
-        for key, picture in pictures.items()
+        for key, picture in figures.items()
     }
-    return _environment().get_template("index.html.j2").render(**_context(report), pictures=inline)
+
+    def page(drawings: Mapping[str, str], sheets: Mapping[str, str]) -> str:
+        trusted = {key: Markup(drawing) for key, drawing in drawings.items()}  # noqa: S704 - ours
+        return template.render(
+            **_context(report), pictures=inline, drawings=trusted, embedded=sheets
+        )
+
+    drawings = {key: chart.inline for key, chart in (charts or {}).items()}
+    drawings = fit(drawings, min(CHARTS, PAGE - len(page({}, {}).encode())))
+    room = PAGE - len(page(drawings, {}).encode())
+    return page(drawings, embed_pictures(report, pictures or {}, room))
 
 
 def render_markdown(report: Report) -> str:
-    """Render the same as Markdown; pictures lie in `figures/`."""
+    """Render the same as Markdown; drawings lie in `figures/`, pictures in `pictures/`."""
     text = _environment().get_template("report.md.j2").render(**_context(report))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -52,6 +82,7 @@ def _environment() -> Environment:
     environment.filters["code"] = _code_span
     environment.filters["cell_code"] = lambda text: _code_span(text).replace("|", "\\|")
     environment.globals.update(
+        caption=_caption,
         cell_id=_cell_id,
         classes=_classes,
         count=count,
@@ -64,10 +95,12 @@ def _environment() -> Environment:
         json=_json,
         lead=_lead,
         mark=lambda table, source: _sources(table).index(source) + 1,
+        shown_in=_shown_in,
         signed=signed,
         sources=_sources,
         spans_of=_spans,
         weights=_weights,
+        why_not=why_not,
         with_spread=with_spread,
     )
     return environment
@@ -85,6 +118,7 @@ def _context(report: Report) -> dict[str, Any]:
         "measures": measures,
         "legend": list(_legend(report)),
         "miniature": MINIATURE,
+        "mixed": MIXED,
     }
 
 
@@ -168,6 +202,18 @@ def _sources(table: TableResult) -> list[str]:
     """Return the sources that single cells name, each once."""
     named = (cell.source for row in table.rows for cell in row.cells)
     return list(dict.fromkeys(source for source in named if source))
+
+
+def _shown_in(table: TableResult, column: str) -> list[tuple[str, Sheet]]:
+    """Return the pictures of a column with their rows' names."""
+    names = {row.key: row.name for row in table.rows}
+    return [(names[sheet.row], sheet) for sheet in table.sheets if sheet.column == column]
+
+
+def _caption(shown: list[tuple[str, Sheet]]) -> str:
+    """Return the caption that all pictures have, if they have one."""
+    captions = {sheet.caption for _, sheet in shown}
+    return (captions.pop() or "") if len(captions) == 1 else ""
 
 
 def _cell_id(table: TableResult, row: RowResult, cell: Cell) -> str:

@@ -10,6 +10,7 @@ from components.core.manifest import Code, FileEntry
 from components.report import Column, Metric
 
 REPORT = "report.json"
+NOT_STATED = "not stated"
 
 
 class _Record(BaseModel):
@@ -48,6 +49,9 @@ class Trial(_Record):
     """The table's metrics, as measured."""
     artifact: str
     """Key among the report's artifacts."""
+    library: str | None = None
+    """Which model library made the detector, where the trial says so."""
+    library_version: str | None = None
 
 
 class Cell(_Record):
@@ -91,29 +95,46 @@ class Order(_Record):
     """Whether the rows that have both numbers are in the same order."""
 
 
-class TableResult(_Record):
-    """A table of the paper with what was measured."""
+class Sheet(_Record):
+    """A picture of a cell's first trial: images, their ground truth, what the model predicts."""
+
+    row: str
+    column: str
+    key: str
+    """Of the trial's metrics."""
+    name: str
+    """Among the pictures of those."""
+    caption: str | None = None
+    file: str
+    """Where it lies in the report's folder."""
+    kind: Literal["png", "jpeg"]
+    width: int
+    """Pixels, like the height."""
+    height: int
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class BarSeries(_Record):
+    """What one row has for each class: means over the trials that say."""
+
+    name: str
+    colour: int
+    values: tuple[float | None, ...]
+
+
+class BarChart(_Record):
+    """One figure of every row for each class, or each group of classes, of a column."""
 
     key: str
-    title: str
-    section: str
-    source: str
-    columns: tuple[Column, ...]
-    metrics: tuple[Metric, ...]
-    rows: tuple[RowResult, ...]
-    orders: tuple[Order, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def done(self) -> int:
-        """Trials at hand, of those that the table asks for."""
-        return sum(min(len(cell.trials), cell.wanted) for row in self.rows for cell in row.cells)
-
-    @property
-    def wanted(self) -> int:
-        """Trials that the table asks for in rows that can be had."""
-        rows = (row for row in self.rows if row.unobtainable is None)
-        return sum(cell.wanted for row in rows for cell in row.cells)
+    """Names its files."""
+    column: str
+    metric: str
+    classes: tuple[str, ...]
+    series: tuple[BarSeries, ...]
+    left_out: int = 0
+    """Classes that are measured and not drawn."""
 
 
 class CurveResult(_Record):
@@ -136,6 +157,84 @@ class CurveResult(_Record):
     def best(self) -> tuple[float, float]:
         """The first of the highest points."""
         return max(self.points, key=lambda point: point[1])
+
+
+class Panel(_Record):
+    """One figure of the first trial of every row, over training."""
+
+    name: str
+    curves: tuple[CurveResult, ...]
+
+
+class TrainingChart(_Record):
+    """How the trainings of a column went: the loss, and a metric if one was followed."""
+
+    key: str
+    """Names its files."""
+    column: str
+    x_name: str
+    panels: tuple[Panel, ...]
+
+
+class TableResult(_Record):
+    """A table of the paper with what was measured."""
+
+    key: str
+    title: str
+    section: str
+    source: str
+    columns: tuple[Column, ...]
+    metrics: tuple[Metric, ...]
+    rows: tuple[RowResult, ...]
+    orders: tuple[Order, ...] = ()
+    notes: tuple[str, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    per_class: tuple[BarChart, ...] = ()
+    training: tuple[TrainingChart, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What of the artifacts' pictures and classes could not be shown."""
+
+    @property
+    def done(self) -> int:
+        """Trials at hand, of those that the table asks for."""
+        return sum(min(len(cell.trials), cell.wanted) for row in self.rows for cell in row.cells)
+
+    @property
+    def wanted(self) -> int:
+        """Trials that the table asks for in rows that can be had."""
+        rows = (row for row in self.rows if row.unobtainable is None)
+        return sum(cell.wanted for row in rows for cell in row.cells)
+
+    @property
+    def libraries(self) -> dict[str, tuple[str, ...]]:
+        """The model libraries with their versions, and which cells each made; empty if none says.
+
+        Cells are named by their row, and their column if there are several; trials that say
+        nothing are those of `not stated`.
+        """
+        made: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for cell, column in zip(row.cells, self.columns, strict=True):
+                name = f"{row.name}, {column.name}" if len(self.columns) > 1 else row.name
+                for trial in cell.trials:
+                    words = (trial.library, trial.library and trial.library_version)
+                    label = " ".join(word for word in words if word) or NOT_STATED
+                    made.setdefault(label, {})[name] = None
+        made = {} if {*made} == {NOT_STATED} else made
+        return {label: tuple(made[label]) for label in sorted(made)}
+
+    @property
+    def made_by(self) -> str:
+        """The model library of the numbers in words, with the cells if there are several."""
+        if len(self.libraries) < 2:
+            return "".join(self.libraries)
+        return "; ".join(f"{name} ({', '.join(cells)})" for name, cells in self.libraries.items())
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its numbers come from different model libraries, so that none can be compared."""
+        cells = (cell for row in self.rows for cell in row.cells)
+        return len({t.library for cell in cells for t in cell.trials if t.library}) > 1
 
 
 class FigureResult(_Record):

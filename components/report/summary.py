@@ -12,6 +12,8 @@ from typing import Literal
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
 from components.report import Curve, Figure, Published, ReportConfig, Row, Table
+from components.report.illustrations import illustrate
+from components.report.measured import Measured
 from components.report.results import (
     Artifact,
     Cell,
@@ -27,14 +29,6 @@ from components.report.results import (
 )
 
 DIGEST_CHARACTERS = 16  # of an artifact's key
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metrics artifact: what it holds, and where it came from."""
-
-    metrics: Metrics
-    lineage: Lineage
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
         for key, one in sorted(measured.items())
     }
     comparable = config.scale == "full"
-    tables = tuple(_table(table, evidence, comparable) for table in config.tables)
+    tables = tuple(_table(table, evidence, measured, comparable) for table in config.tables)
     figures = tuple(_figure(figure, evidence) for figure in config.figures)
     used = {trial.key for t in tables for r in t.rows for cell in r.cells for trial in cell.trials}
     used |= {curve.cell for figure in config.figures for curve in figure.curves}
@@ -77,7 +71,12 @@ def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
     )
 
 
-def _table(table: Table, evidence: Mapping[str, _Evidence], comparable: bool) -> TableResult:
+def _table(
+    table: Table,
+    evidence: Mapping[str, _Evidence],
+    measured: Mapping[str, Measured],
+    comparable: bool,
+) -> TableResult:
     rows = tuple(_row(table, row, evidence, comparable) for row in table.rows)
     rows = tuple(_with_gaps(row, {other.key: other for other in rows}) for row in rows)
     return TableResult(
@@ -90,6 +89,7 @@ def _table(table: Table, evidence: Mapping[str, _Evidence], comparable: bool) ->
         rows=rows,
         orders=() if comparable else tuple(_orders(table, rows)),
         notes=table.notes,
+        **illustrate(table, rows, measured),
     )
 
 
@@ -134,9 +134,22 @@ def _trials(
     for key, one in evidence.items():
         if match := pattern.fullmatch(key):
             values = {name: v for name, v in _finite(one.metrics.values).items() if name in wanted}
-            number = int(match.group(1))
-            trials.append(Trial(number=number, key=key, values=values, artifact=one.artifact))
+            trials.append(
+                Trial(
+                    number=int(match.group(1)),
+                    key=key,
+                    values=values,
+                    artifact=one.artifact,
+                    library=_word(one.metrics, "library"),
+                    library_version=_word(one.metrics, "library_version"),
+                )
+            )
     return sorted(trials, key=lambda trial: trial.number)
+
+
+def _word(metrics: Metrics, detail: str) -> str | None:
+    word = metrics.details.get(detail)
+    return word if isinstance(word, str) and word else None
 
 
 def _cell(

@@ -118,6 +118,10 @@ def _trials(cell: Cell) -> Text:
 
 def _remarks(table: TableResult) -> Iterator[Text]:
     """Yield why rows are missing, what trials lack, and the commands that fill the cells."""
+    if table.mixed:
+        yield Text(f"Not comparable, of different model libraries: {table.made_by}", "bold yellow")
+    elif table.libraries:
+        yield Text(f"model library: {table.made_by}", "dim")
     commands: dict[str, None] = {}
     for row in table.rows:
         if row.unobtainable:

@@ -1,5 +1,7 @@
 """Tables of the paper, and metrics artifacts made by the real machinery, to report on."""
 
+import hashlib
+import io
 import itertools
 import math
 import subprocess
@@ -8,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from pydantic import JsonValue
+from sklearn.datasets import load_sample_image
 
 from components.core.manifest import (
     Code,
@@ -29,7 +34,7 @@ from components.report import (
     Row,
     Table,
 )
-from components.report.summary import Measured
+from components.report.measured import Measured, PictureFile
 
 ROWS = (
     Row(key="random", name="random init."),
@@ -249,10 +254,15 @@ def lineage() -> Callable[[int], Lineage]:
 def artifact(tmp_path: Path, lineage: Callable[[int], Lineage]) -> Make:
     """Return what writes a metrics artifact, manifest and all, as a stage leaves it."""
 
-    def make(key: str, metrics: Metrics, seed: int = 0) -> Path:
+    def make(
+        key: str, metrics: Metrics, seed: int = 0, files: Mapping[str, bytes] | None = None
+    ) -> Path:
         folder = tmp_path / "artifacts" / key
         folder.mkdir(parents=True)
         write_metrics(folder, metrics)
+        for name, content in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
         origin = lineage(seed)
         manifest = Manifest(
             stage="classification.inaturalist",
@@ -298,8 +308,42 @@ def measured(lineage: Callable[[int], Lineage]) -> Callable[..., Measured]:
     """Return what makes a measurement with a lineage of its own from values by name."""
     seeds = itertools.count()
 
-    def make(curves: Mapping[str, Points] | None = None, **values: float) -> Measured:
-        metrics = Metrics(values=values, curves=dict(curves or {}))
-        return Measured(metrics, lineage(next(seeds)))
+    def make(
+        curves: Mapping[str, Points] | None = None,
+        details: Mapping[str, JsonValue] | None = None,
+        classes: Mapping[str, Mapping[str, float | None]] | None = None,
+        pictures: tuple[PictureFile, ...] = (),
+        **values: float,
+    ) -> Measured:
+        metrics = Metrics(values=values, curves=dict(curves or {}), details=dict(details or {}))
+        return Measured(metrics, lineage(next(seeds)), classes or {}, pictures)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[..., bytes]:
+    """Return what encodes a scene, as PNG or JPEG of a width (pixels) and about 0.75 times that."""
+    scene = Image.fromarray(load_sample_image("flower.jpg"))
+
+    def make(kind: str = "PNG", width: int = 48) -> bytes:
+        buffer = io.BytesIO()
+        scene.resize((width, width * 3 // 4)).save(buffer, kind, quality=95)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[..., PictureFile]:
+    """Return what keeps a picture of 48 by 36 pixels as a metrics artifact has it."""
+    paths = (tmp_path / f"{number}" for number in itertools.count())
+
+    def make(content: bytes, name: str = "sheet") -> PictureFile:
+        path = next(paths) / f"{name}.png"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        entry = FileEntry(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        return PictureFile(name, path, "png", 48, 36, entry)
 
     return make

@@ -7,11 +7,13 @@ import pytest
 
 from components.core.metrics import Metrics
 from components.report import Figure, ReportConfig, Table
+from components.report.charts import draw_charts
 from components.report.figures import draw
 from components.report.formats import with_spread
+from components.report.measured import Measured, PictureFile
 from components.report.render import render_html, render_markdown
 from components.report.results import Report
-from components.report.summary import Measured, summarise
+from components.report.summary import summarise
 
 Make = Callable[..., Measured]
 HOSTILE = """"><img src=x onerror='alert(1)'>|`*_[x](https://evil.example)</script><script>"""
@@ -48,8 +50,13 @@ class Page(HTMLParser):
             self.rows[-1] += data
 
 
-def _html(report: Report) -> str:
-    return render_html(report, {figure.key: draw(figure) for figure in report.figures})
+def _html(report: Report, picture: bytes = b"") -> str:
+    return render_html(
+        report,
+        {figure.key: draw(figure) for figure in report.figures},
+        {key: chart for table in report.tables for key, chart in draw_charts(table).items()},
+        {sheet.file: picture for table in report.tables for sheet in table.sheets},
+    )
 
 
 @pytest.fixture
@@ -155,7 +162,12 @@ def test_measurements_that_nothing_asks_for_are_listed(report: Report) -> None:
 
 
 def test_hostile_names_stay_text(
-    inaturalist: Table, figure_a1: Figure, measured: Make, ablation_metrics: dict[str, Metrics]
+    inaturalist: Table,
+    figure_a1: Figure,
+    measured: Make,
+    ablation_metrics: dict[str, Metrics],
+    picture: Callable[..., PictureFile],
+    photograph: Callable[[], bytes],
 ) -> None:
     table = inaturalist.model_dump(mode="json")
     for field in ("title", "section", "source", "command"):
@@ -173,12 +185,19 @@ def test_hostile_names_stay_text(
         curve["name"] = HOSTILE
     config = ReportConfig(title=HOSTILE).derive(tables=[table], figures=[figure])
     found = {key: measured(m.curves, **m.values) for key, m in ablation_metrics.items()}
-    found["inaturalist__random__r50__0"] = measured(**{"top1": 1.0, HOSTILE: 2.0})
+    found["inaturalist__random__r50__0"] = measured(
+        {"loss": [(1.0, 2.0)]},
+        {"library": HOSTILE, "library_version": HOSTILE, "captions": {"sheet": HOSTILE}},
+        {HOSTILE: {"top1": 1.0}},
+        (picture(photograph()),),
+        **{"top1": 1.0, HOSTILE: 2.0},
+    )
+    found["inaturalist__supervised__r50__0"] = measured(details={"library": "torchvision"}, top1=1)
     found["other"] = measured(**{HOSTILE: 2.0})
 
     report = summarise(config, found)
-    tags = Counter(tag for tag, _ in Page(_html(report)).elements)
-    assert tags["img"] == 0
+    tags = Counter(tag for tag, _ in Page(_html(report, photograph())).elements)
+    assert tags["img"] == 1
     assert tags["script"] == 1
     markdown = render_markdown(report)
     outside_code = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", markdown.replace("\\`", ""))
@@ -193,6 +212,30 @@ def test_the_miniature_says_so_and_shows_no_difference(inaturalist: Table, measu
     for text in (_html(report), render_markdown(report)):
         assert "This is the miniature" in text
         assert not re.search(r">difference<|\| difference|\[61\.9\].*\+0\.1", text)
+
+
+def test_a_number_says_which_model_library_made_it(inaturalist: Table, measured: Make) -> None:
+    details = {"library": "torchvision", "library_version": "0.29"}
+    key = inaturalist.cell("random", "r50", 0)
+    other = inaturalist.cell("moco_in1m", "r50", 0)
+    config = ReportConfig(tables=(inaturalist,))
+    one = summarise(config, {key: measured(details=details, top1=61.0)})
+    two = summarise(
+        config,
+        {
+            key: measured(details=details, top1=61.0),
+            other: measured(details={"library": "detectron2"}, top1=65.0),
+        },
+    )
+
+    for text in (_html(one), render_markdown(one)):
+        assert "Model library: torchvision 0.29" in text
+        assert "Not comparable" not in text
+        trial = text.split("trial 0", 1)[1]
+        assert "torchvision 0.29" in trial[: trial.index("classification.inaturalist.metrics")]
+    for text in (_html(two), render_markdown(two)):
+        assert "Not comparable: these numbers come from different model libraries" in text
+        assert "detectron2 (MoCo IN-1M); torchvision 0.29 (random init.)" in text
 
 
 def test_a_report_on_nothing_is_a_page_too() -> None:

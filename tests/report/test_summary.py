@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
 from components.report import Column, Figure, Metric, Published, ReportConfig, Row, Table
+from components.report.measured import Measured
 from components.report.results import Cell, Report, TableResult
-from components.report.summary import Measured, summarise
+from components.report.summary import summarise
 
 Make = Callable[..., Measured]
 ACCURACIES = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=8)

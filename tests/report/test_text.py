@@ -7,8 +7,9 @@ import pytest
 
 from components.core.errors import DataError
 from components.report import Figure, ReportConfig, Table
+from components.report.measured import Measured
 from components.report.results import REPORT, read_report
-from components.report.summary import Measured, summarise
+from components.report.summary import summarise
 from components.report.text import summary_table_text
 
 Make = Callable[..., Measured]
@@ -37,6 +38,24 @@ def test_commands_stay_whole_on_a_terminal_of_any_width(
 
     assert lvis.fill("moco_in1m", "2x") in lines
     assert figure_a1.command in lines
+
+
+def test_a_terminal_names_the_model_library_and_warns_of_two(lvis: Table, measured: Make) -> None:
+    detectron2 = measured(details={"library": "detectron2"}, ap=1.0, ap50=1.0, ap75=1.0)
+    torchvision = measured(details={"library": "torchvision"}, ap=1.0, ap50=1.0, ap75=1.0)
+    texts = [
+        summary_table_text(summarise(ReportConfig(tables=(lvis,)), found), width=200)
+        for found in (
+            {lvis.cell("moco_in1m", "1x", 0): detectron2},
+            {
+                lvis.cell("moco_in1m", "1x", 0): detectron2,
+                lvis.cell("moco_in1m", "1x", 1): torchvision,
+            },
+        )
+    ]
+
+    assert "model library: detectron2\n" in texts[0]
+    assert "Not comparable, of different model libraries: detectron2 (MoCo IN-1M, 1×" in texts[1]
 
 
 def test_the_miniature_has_no_difference_column(inaturalist: Table, measured: Make) -> None:
