@@ -13,6 +13,7 @@ from components.core.errors import DataError
 from components.detection.config import Task
 from components.detection.interface import Detector, Head, build_detector
 from components.detection.libraries import Library, resolve
+from components.detection.model import ModelConfig
 from components.vision.architectures import MODEL_CARD, BackboneCard
 from components.vision.backbones import load_weights, read_card, read_tensors
 
@@ -67,23 +68,20 @@ def read_detector_card(folder: Path) -> DetectorCard:
         ) from None
 
 
-def read_detector(
-    folder: Path, backbone: Path, head: Head, card: DetectorCard, model: Any
-) -> Detector:
+def read_detector(folder: Path, backbone: Path, head: Head, model: ModelConfig) -> Detector:
     """Put a trained detector together.
 
     Args:
         folder: Of the detector.
         backbone: The artifact that it was trained from.
         head: What the data asks for.
-        card: Of the detector.
         model: Its config.
 
     Raises:
         DataError: if the backbone is another, or the weights do not fit.
         ConfigError: if the detector's library is not installed.
     """
-    given = read_card(backbone)
+    card, given = read_detector_card(folder), read_card(backbone)
     for field in ("architecture", "mean", "std"):
         if getattr(given, field) != getattr(card.backbone, field):
             raise DataError(

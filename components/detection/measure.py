@@ -1,0 +1,120 @@
+"""The work of the stage `detection.evaluate`."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core.config import parse_config
+from components.core.errors import DataError, UsageError
+from components.core.main import Job
+from components.core.stage import load_stage
+from components.detection.config import DetectionConfig
+from components.detection.data import test_loader
+from components.detection.detectors import DetectorCard, read_detector, read_detector_card
+from components.detection.evaluate import EvaluateConfig
+from components.detection.predict import Predicted, predict
+from components.detection.results import make_results
+from components.detection.splits import read_part
+from components.detection.train import head_of, write_measured
+from components.training import distributed
+from components.training.images import corrupt_images
+from components.vision.datasets.instances import InstanceSet
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the work reads and writes; one of model and predictions is None."""
+
+    data: Path
+    metrics: Path
+    model: Path | None
+    backbone: Path | None
+    predictions: Path | None
+
+
+def run(job: Job[EvaluateConfig]) -> None:
+    """Measure a detector in as many processes as there are GPUs, or stored predictions in one.
+
+    Raises:
+        UsageError: unless either a detector with its backbone or predictions are given.
+        DataError: if they are of another task or do not fit the data.
+    """
+    given = {
+        name: job.input(name) if job.has_input(name) else None
+        for name in ("model", "backbone", "predictions")
+    }
+    if (given["model"] is None) == (given["predictions"] is None):
+        raise UsageError("give either --input.model or --input.predictions, and not both")
+    if (given["model"] is None) != (given["backbone"] is None):
+        raise UsageError("--input.model and --input.backbone belong together: give both")
+    paths = Paths(data=job.input("data"), metrics=job.output("metrics"), **given)
+    if paths.predictions is not None:
+        lineage = job.lineage("predictions")
+        known = lineage.config if lineage and lineage.stage.startswith("detection.") else {}
+        if lineage and known and lineage.stage != f"detection.{job.config.task}":
+            raise DataError(
+                f"{paths.predictions} was made by {lineage.stage}, the task is {job.config.task}"
+            )
+        measure_stored(_config_of(job.config, known), paths.data, paths.predictions, paths.metrics)
+    else:
+        distributed.launch(job.config.processes, measure_detector, job.config, paths)
+
+
+def measure_stored(config: DetectionConfig, data: Path, predictions: Path, metrics: Path) -> None:
+    """Measure predictions that training or another code base wrote.
+
+    Args:
+        config: Of the training.
+        data: The data set's folder.
+        predictions: Folder of the predictions.
+        metrics: Takes the figures.
+    """
+    images = read_part(config.task, data, "val")
+    results = make_results(config, data, images)
+    write_measured(metrics, results, Predicted({}, {}), predictions, details={})
+
+
+def measure_detector(config: EvaluateConfig, paths: Paths) -> None:
+    """Measure a detector, as one process of several; rank 0 writes the figures."""
+    assert paths.model is not None
+    assert paths.backbone is not None
+    card = read_detector_card(paths.model)
+    if card.task != config.task:
+        raise DataError(f"{paths.model} was trained for {card.task}, the task is {config.task}")
+    training = _config_of(config, card.config)
+    images = read_part(card.task, paths.data, "val")
+    _check_classes(card, images, paths)
+    results = make_results(training, paths.data, images)
+    detector = read_detector(paths.model, paths.backbone, head_of(training, images), training.model)
+    detector.to(distributed.device())
+    loader = test_loader(images, training)
+    predicted = predict(detector, loader, results)
+    corrupt: Any = corrupt_images(loader)
+    if distributed.rank() == 0:
+        details = {"library": card.library, "corrupt_validation_images": corrupt}
+        with tempfile.TemporaryDirectory() as folder:
+            results.write(Path(folder), predicted.found)
+            write_measured(paths.metrics, results, predicted, Path(folder), details=details)
+
+
+def _config_of(config: EvaluateConfig, known: dict[str, Any]) -> DetectionConfig:
+    """Bring the config of a training, or that of its stage, to this evaluation."""
+    own = {name: getattr(config, name) for name in ("test_batch", "processes")}
+    own["loader"] = config.loader.model_dump(mode="json")
+    if config.task == "densepose":
+        own["without_geometry"] = config.without_geometry
+    trained: DetectionConfig = parse_config(
+        load_stage(f"detection.{config.task}").config, {**known, **own}
+    )
+    return trained
+
+
+def _check_classes(card: DetectorCard, images: InstanceSet, paths: Paths) -> None:
+    names, keypoints = images.categories.names, images.categories.keypoints
+    if card.classes != names or (card.keypoints and card.keypoints != keypoints):
+        raise DataError(
+            f"{paths.model} knows {len(card.classes)} classes and {len(card.keypoints)} keypoints, "
+            f"{paths.data} has {len(names)} and {len(keypoints)}: give the data set that the "
+            "detector was trained for"
+        )
