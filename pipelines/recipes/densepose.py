@@ -35,7 +35,7 @@ TABLE = Table(
     command="moco run densepose --rows {row} --trials {trials}",
     notes=(
         "AP is by geodesic point similarity (GPS), with the model of the paper's time. The newer "
-        "head and rate give much higher numbers: `--set detection.densepose.model.surface=deeplab`.",
+        "head and rate give higher numbers: `--set detection.densepose.model.surface=deeplab`.",
     ),
 )
 

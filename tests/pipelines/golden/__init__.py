@@ -12,7 +12,9 @@ from pipelines.recipes import Options, ScaleName, build_plan, load_recipe, recip
 
 FOLDER = Path(__file__).parent
 # The default is what was built last here.
-CLUSTER = ClusterOptions(images={"torch": "moco-transfer/torch:golden"})
+CLUSTER = ClusterOptions(
+    images={name: f"moco-transfer/{name}:golden" for name in ("torch", "detectron2")}
+)
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 
 
@@ -27,8 +29,9 @@ def golden(recipe: str, scale: ScaleName) -> Path:
 
 
 def compile_recipe(recipe: str, scale: ScaleName, path: Path) -> None:
-    """Compile a recipe as it stands, with default options."""
-    compile_plan(build_plan(load_recipe(recipe), Options(scale=scale)), path, CLUSTER)
+    """Compile a recipe as it stands, with one trial: the others differ in nothing but the seed."""
+    plan = build_plan(load_recipe(recipe), Options(scale=scale, trials=1))
+    compile_plan(plan, path, CLUSTER)
 
 
 def regenerate() -> None:
