@@ -78,13 +78,14 @@ def test_dilated_res5_of_the_miniature(tmp_path: Path) -> None:
     x = feature_maps(backbone, images)["res4"]
     layers = dict(block.named_modules())
 
-    def convolve(maps: Tensor, name: str, norm: str, **how: int) -> Tensor:
-        normed: Tensor = layers[norm](F.conv2d(maps, layers[name].weight, **how))
+    def convolve(maps: Tensor, name: str, norm: str, spread: int) -> Tensor:
+        filtered = F.conv2d(maps, layers[name].weight, padding=spread, dilation=spread or 1)
+        normed: Tensor = layers[norm](filtered)
         return normed
 
-    y = convolve(x, "conv1", "bn1", padding=2, dilation=2).relu()
-    y = convolve(y, "conv2", "bn2", padding=2, dilation=2)
-    expected = (y + convolve(x, "downsample.0", "downsample.1")).relu()
+    y = convolve(x, "conv1", "bn1", 2).relu()
+    y = convolve(y, "conv2", "bn2", 2)
+    expected = (y + convolve(x, "downsample.0", "downsample.1", 0)).relu()
 
     dilated, _ = build_features(DC5, load_backbone(folder))
     found = dilated.eval().body(images)["res5"]

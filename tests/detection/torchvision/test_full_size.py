@@ -34,9 +34,12 @@ def test_a_model_of_the_paper_learns_and_predicts(table: str, backbone: Path) ->
     config, head = PAPER[table]
     torch.manual_seed(0)
     model = build(config, backbone, head).train()
-    batch = scenes((1,), side=128, stretch=(1.5, 2))
-    batch["labels"] = torch.tensor([head.classes - 1])
-    batch["keypoints"] = batch["keypoints"].repeat(1, 5, 1)[:, : max(head.keypoints, 1)]
+    scene = scenes((1,), side=128, stretch=(1.5, 2))
+    batch = {
+        **scene,
+        "labels": torch.tensor([head.classes - 1]),
+        "keypoints": scene["keypoints"].repeat(1, 5, 1)[:, : head.keypoints],
+    }
 
     total, losses = model(batch)
     total.backward()

@@ -167,4 +167,6 @@ def test_boxes_that_scaling_empties_are_dropped() -> None:
     prediction = to_prediction(found, (20, 10), (40, 30))
     assert torch.equal(prediction.boxes, torch.tensor([[3.0, 4, 9, 16], [0, 0, 30, 40]]))
     assert prediction.labels.tolist() == [2, 0]
-    assert prediction.masks is prediction.keypoints is prediction.surfaces is None
+    assert prediction.masks is None
+    assert prediction.keypoints is None
+    assert prediction.surfaces is None

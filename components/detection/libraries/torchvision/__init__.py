@@ -15,6 +15,7 @@ but not equal AP, and let a report say which library a number is from.
 
 from pathlib import Path
 
+from components.core.errors import ConfigError
 from components.detection.interface import Detector, Head
 from components.detection.libraries.torchvision.detector import TorchvisionDetector
 from components.detection.libraries.torchvision.features import build_features
@@ -34,7 +35,13 @@ def build(model: ModelConfig, backbone: Path, head: Head) -> Detector:
 
     Raises:
         DataError: if the backbone is damaged or BGR.
+        ConfigError: if the model has a keypoint head and the data no keypoints.
     """
+    if model.keypoints and not head.keypoints:
+        raise ConfigError(
+            "model.keypoints is true, and the data has no keypoints; set it to false, or give data "
+            "that has"
+        )
     card = read_card(backbone)
     features, conv5 = build_features(model, load_backbone(backbone))
     return TorchvisionDetector(
