@@ -83,27 +83,26 @@ class DetectionConfig(TrainingConfig):
             model: Changes of the model beyond its sizes.
             **changes: Whatever else differs.
         """
-        drops = self.schedule.drops
         small: dict[str, Any] = {
-            "iterations": 120,
-            "batch_size": 8,
+            "iterations": 200,
+            "batch_size": 4,
             "lr": 0.02,
-            "lr_batch": 8,
+            "lr_batch": 4,
             "clip": 5.0,
-            "schedule": self.schedule.derive(drops=drops, warmup=20).model_dump(mode="json"),
-            "shorter_sides": (72, 80),
-            "test_side": 80,
-            "longer_side": 107,
+            "schedule": self.schedule.derive(warmup=20).model_dump(mode="json"),
+            "shorter_sides": (64,),
+            "test_side": 64,
+            "longer_side": 86,
             "flip": 0.0,
             "precise_bn": min(self.precise_bn, 10),
             "test_batch": 10,
-            "loader": {"workers": 0},
+            "loader": {"workers": 0, "cache": 64},
             "log_every": 10,
             "checkpoint_seconds": 20,
         }
         parts = {**self.model.model_dump(mode="json"), **MINIATURE, **(model or {})}
-        if self.model.kind != "fpn":
-            parts["pooling"] = 8 if self.model.kind == "c4" else 5
+        if self.model.kind == "c4":
+            parts["pooling"] = 8
         return self.derive(**small | {"model": parts} | changes)
 
     def miniature(self) -> Self:
@@ -113,20 +112,22 @@ class DetectionConfig(TrainingConfig):
 
 MINIATURE: Mapping[str, Any] = {
     "rpn": RpnConfig(
-        anchor_sizes=(12, 24, 36, 48, 64),
+        anchor_sizes=(12, 20, 32, 44, 64),
         batch=64,
-        proposals_before=(200, 100),
-        proposals=(100, 50),
+        proposals_before=(100, 50),
+        proposals=(50, 25),
     ).model_dump(mode="json"),
-    "rois": 32,
+    "rois": 16,
+    "positive": 0.5,
     "detections": 20,
-    "neck_channels": 32,
-    "head_width": 128,
+    "sampling": 2,
+    "neck_channels": 24,
+    "head_width": 96,
     "mask_channels": 16,
     "keypoint_channels": 32,
     "surface_channels": 32,
 }
-"""Sizes of a model for pictures of 96 pixels."""
+"""Sizes of a model for pictures of 96 pixels, shown smaller still."""
 
 INPUTS: Mapping[str, Port] = {
     "data": Port("Dataset", "images and annotations, the training and the validation split"),

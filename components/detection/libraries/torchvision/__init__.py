@@ -9,12 +9,14 @@ of the box and mask predictors, mask targets cut by RoIAlign, masks pasted at su
 What remains: the random numbers of both samplings; an image of the C4 and DC5 models is
 padded to a multiple of 32, detectron2 pads theirs only to the largest of its batch; mask targets
 are cut from masks on the image's pixels, detectron2 can draw polygons on a region's 28 × 28; a
-keypoint region without a visible keypoint goes through the head, without a loss. So expect close
-but not equal AP, and let a report say which library a number is from.
+keypoint region without a visible keypoint goes through the head, without a loss; DensePose's coarse
+parts are learned from regions in which no annotated point lies, too. So expect close but not equal
+AP, and let a report say which library a number is from.
 """
 
 from pathlib import Path
 
+from components.core.errors import ConfigError
 from components.detection.interface import Detector, Head
 from components.detection.libraries.torchvision.detector import TorchvisionDetector
 from components.detection.libraries.torchvision.features import build_features
@@ -34,7 +36,13 @@ def build(model: ModelConfig, backbone: Path, head: Head) -> Detector:
 
     Raises:
         DataError: if the backbone is damaged or BGR.
+        ConfigError: if the model has a keypoint head and the data no keypoints.
     """
+    if model.keypoints and not head.keypoints:
+        raise ConfigError(
+            "model.keypoints is true, and the data has no keypoints; set it to false, or give data "
+            "that has"
+        )
     card = read_card(backbone)
     features, conv5 = build_features(model, load_backbone(backbone))
     return TorchvisionDetector(

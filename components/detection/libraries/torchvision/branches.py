@@ -154,8 +154,8 @@ class Masks(Branch):
         return {"masks": self._own(features, labels).sigmoid()}
 
     def _own(self, features: Tensor, labels: Tensor) -> Tensor:
-        logits: Tensor = self.predictor(self.convolutions(features)).float()
-        return logits[torch.arange(len(labels), device=labels.device), labels]
+        logits: Tensor = self.predictor(self.convolutions(features))
+        return logits[torch.arange(len(labels), device=labels.device), labels].float()
 
 
 def cut_masks(masks: Tensor, positives: Positives, size: int) -> Tensor:
@@ -202,11 +202,12 @@ class Keypoints(Branch):
         labels: Tensor,
         features: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Return x, y and probability of each keypoint, (D, K, 3)."""
+        """Return x, y and score of each keypoint, (D, K, 3)."""
         heat = self._heat(maps, boxes)
         places, logits = heatmaps_to_keypoints(heat, torch.cat(list(boxes)))
-        # Over the places of the heat map, so that large and small boxes compare.
-        scores = (logits - heat.flatten(2).logsumexp(-1)).exp()
+        # The softmax over the places of the heat map, so that large and small boxes compare;
+        # between the places the interpolation can overshoot.
+        scores = (logits - heat.flatten(2).logsumexp(-1)).exp().clamp(max=1)
         return {"keypoints": torch.cat((places[..., :2], scores[..., None]), dim=-1)}
 
     def _heat(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:

@@ -113,11 +113,11 @@ def build_features(model: ModelConfig, backbone: Backbone) -> tuple[Features, nn
     if model.kind == "dc5":
         dilate(backbone.layer4)
         # The appendix names batch norm after this convolution and no non-linearity.
-        neck = Last(
-            Conv2dNormActivation(
-                out_channels(backbone.layer4), width, norm_layer=norm, activation_layer=None
-            )
+        reduced = Conv2dNormActivation(
+            out_channels(backbone.layer4), width, norm_layer=norm, activation_layer=None
         )
+        nn.init.kaiming_normal_(reduced[0].weight, mode="fan_out", nonlinearity="relu")
+        neck = Last(reduced)
         return Features(Body(backbone, 4), neck, strides[2:3], width, 1), None
     layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
     neck = FeaturePyramidNetwork(

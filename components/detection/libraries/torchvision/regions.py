@@ -177,18 +177,17 @@ def build_regions(
         trunk = nn.Identity()
         box_head = _hidden_layers(features.channels * model.pooling**2, width)
     branches: list[Branch] = []
+    finer = pool(2 * model.pooling)
     if model.masks and conv5 is not None:
         branches.append(Masks(None, width, 0, model.mask_channels, classes))
     elif model.masks:
-        branches.append(Masks(pool(14), features.channels, 4, model.mask_channels, classes))
+        branches.append(Masks(finer, features.channels, 4, model.mask_channels, classes))
     if model.keypoints:
         branches.append(
-            Keypoints(pool(14), features.channels, model.keypoint_channels, head.keypoints)
+            Keypoints(finer, features.channels, model.keypoint_channels, head.keypoints)
         )
     if model.surface != "none":
-        branches.append(
-            Surfaces(SURFACES[model.surface], features, model.surface_channels, model.sampling)
-        )
+        branches.append(Surfaces(SURFACES[model.surface], features, model))
     predictor = _box_predictor(width, classes)
     return Regions(model, pool(model.pooling), trunk, box_head, predictor, branches=branches)
 

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 
 from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
 from components.detection.libraries.torchvision.features import Features
+from components.detection.model import ModelConfig
 from components.training.loop import Batch
 
 PARTS = 25
@@ -27,7 +28,8 @@ class SurfaceKind:
     """A head of detectron2's DensePose project, with the figures of its config.
 
     Attributes:
-        size: Side of a region's features; what is said of it is four times as fine.
+        finer: Side of a region's features over the box head's; what is said of it is four times
+            as fine again.
         coarse: Coarse parts and background; 2 for only body and background.
         deeplab: Regions of all maps merged, read at many scales, with group norm.
         coarse_weight: Of the coarse parts' loss.
@@ -35,7 +37,7 @@ class SurfaceKind:
         place_weight: Of the losses of u and v, which are sums over points.
     """
 
-    size: int
+    finer: int
     coarse: int
     deeplab: bool
     coarse_weight: float
@@ -45,9 +47,9 @@ class SurfaceKind:
 
 SURFACES: Mapping[str, SurfaceKind] = {
     # densepose_rcnn_R_50_FPN_s1x_legacy
-    "legacy": SurfaceKind(14, 15, False, coarse_weight=2.0, part_weight=0.3, place_weight=0.1),
+    "legacy": SurfaceKind(2, 15, False, coarse_weight=2.0, part_weight=0.3, place_weight=0.1),
     # densepose_rcnn_R_50_FPN_DL_s1x
-    "deeplab": SurfaceKind(28, 2, True, coarse_weight=5.0, part_weight=1.0, place_weight=0.01),
+    "deeplab": SurfaceKind(4, 2, True, coarse_weight=5.0, part_weight=1.0, place_weight=0.01),
 }
 
 
@@ -56,16 +58,15 @@ class Surfaces(Branch):
 
     pool: RegionPool
 
-    def __init__(self, kind: SurfaceKind, features: Features, width: int, sampling: int) -> None:
+    def __init__(self, kind: SurfaceKind, features: Features, model: ModelConfig) -> None:
         super().__init__()
         self.kind = kind
         strides = features.strides[: features.for_regions]
         self.merged = Merged(strides, features.channels) if kind.deeplab else nn.Identity()
-        self.pool = RegionPool(
-            strides[:1] if kind.deeplab else strides, kind.size, sampling, aligned=False
-        )
+        read = strides[:1] if kind.deeplab else strides
+        self.pool = RegionPool(read, kind.finer * model.pooling, model.sampling, aligned=False)
         layers: list[nn.Module] = [Scales(features.channels)] if kind.deeplab else []
-        channels = features.channels
+        channels, width = features.channels, model.surface_channels
         for _ in range(CONVOLUTIONS):
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not kind.deeplab))
             if kind.deeplab:

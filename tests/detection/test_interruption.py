@@ -1,0 +1,89 @@
+"""A training that is stopped anywhere ends as if nothing had happened; two processes agree."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.core.errors import Interrupted
+from components.detection import coco, train
+from components.evaluation.annotations import read_annotations
+from tests.detection.making import Run, evaluate, run_here, start
+
+CONFIG = coco.mask_rcnn_fpn()
+SHORT: dict[str, Any] = {
+    "iterations": 8,
+    "batch_size": 2,
+    "precise_bn": 2,
+    "checkpoint_seconds": 0.001,
+    "log_every": 1,
+    "flip": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, world: Path, backbone: Path) -> Run:
+    return run_here(CONFIG, world / "coco", backbone, tmp_path_factory.mktemp("whole"), **SHORT)
+
+
+def assert_same(one: Run, other: Run) -> None:
+    weights = [load_file(run.folder / "model/detector.safetensors") for run in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    results = [(run.folder / "predictions/results.json").read_bytes() for run in (one, other)]
+    assert results[0] == results[1]
+    assert one.metrics.values == other.metrics.values
+    assert one.metrics.curves == other.metrics.curves
+
+
+def test_a_killed_training_continues_to_the_same_weights(
+    whole: Run, tmp_path: Path, world: Path, backbone: Path
+) -> None:
+    killed = start(CONFIG, world / "coco", backbone, tmp_path, **SHORT)
+    while not list((tmp_path / "state/checkpoints").glob("*/manifest.json")):
+        assert killed.poll() is None, killed.communicate()[1]
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    assert killed.returncode == -signal.SIGKILL
+    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT), whole)
+
+
+def test_a_training_stopped_while_it_evaluates_does_not_train_again(
+    whole: Run,
+    tmp_path: Path,
+    world: Path,
+    backbone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise Interrupted("stopped in the middle of the evaluation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", stopped)
+        with pytest.raises(Interrupted):
+            run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT)
+    steps = list((tmp_path / "state/checkpoints").glob("*/manifest.json"))
+    assert max(int(step.parent.name) for step in steps) == SHORT["iterations"]
+    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT), whole)
+
+
+def test_two_processes_train_with_synchronised_norm_and_share_the_evaluation(
+    whole: Run, tmp_path: Path, world: Path, backbone: Path
+) -> None:
+    run = run_here(CONFIG, world / "coco", backbone, tmp_path, processes=2, **SHORT)
+    names = load_file(whole.folder / "model/detector.safetensors").keys()
+    assert load_file(run.folder / "model/detector.safetensors").keys() == names
+    # Each rank had one image of the batch; the first loss is that of the same two images,
+    # up to which regions are sampled.
+    first, expected = (one.metrics.curves["loss"][0][1] for one in (run, whole))
+    assert first == pytest.approx(expected, rel=0.2)
+    model = {"model": run.folder / "model", "backbone": backbone}
+    again = evaluate(tmp_path / "again", world / "coco", "coco", **model)
+    assert again.values == pytest.approx(run.metrics.values, abs=0.05)
+    annotations = world / "coco/annotations/instances_val2017.json"
+    assert len(read_annotations(annotations, "bbox")["images"]) == 20

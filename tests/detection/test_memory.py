@@ -1,0 +1,80 @@
+"""Every task is learned by heart, written in its own format, and measured again from that."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.core.errors import DataError
+from components.core.manifest import read_manifest, verify
+from components.detection.splits import read_part
+from tests.detection.making import CONFIGS, DATA, Run, evaluate, run_here, write_memory
+
+GOALS = {
+    "coco": {"AP50": 80, "mask_AP50": 80},
+    "voc": {"AP50": 80, "AP50_area": 80},
+    "keypoints": {"AP50": 90, "keypoint_AP50": 40},
+    "densepose": {"AP50": 90, "gps_AP50": 30},
+    "lvis": {"AP50": 40, "mask_AP50": 40},
+    "cityscapes": {"mask_AP50": 60},
+}
+FILES = {"voc": "comp4_det_test_seven.txt", "cityscapes": "inkstadt_000000_000019_pred.txt"}
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_memory(tmp_path_factory.mktemp("memory"))
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def memorised(
+    request: pytest.FixtureRequest,
+    memory: Path,
+    backbone: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, Path, Run]:
+    """A task, its data, and a training that memorised it."""
+    task = str(request.param)
+    data = memory / DATA.get(task, task)
+    folder = tmp_path_factory.mktemp(task)
+    return task, data, run_here(CONFIGS[task], data, backbone, folder, flip=0)
+
+
+@pytest.mark.slow
+def test_a_tiny_set_is_memorised_and_measured_alike_again(
+    memorised: tuple[str, Path, Run], backbone: Path, tmp_path: Path
+) -> None:
+    task, data, run = memorised
+    values = run.metrics.values
+    reached = {name: round(values[name], 1) for name in GOALS[task]}
+    assert all(reached[name] >= goal for name, goal in GOALS[task].items()), reached
+
+    for port in ("model", "predictions", "metrics"):
+        verify(run.folder / port)
+    assert (run.folder / "predictions" / FILES.get(task, "results.json")).is_file()
+    losses = [loss for _, loss in run.metrics.curves["loss"]]
+    assert losses[-1] < losses[0] / 2
+    images = read_part(CONFIGS[task].task, data, "val")
+    assert [row["class"] for row in run.per_class] == list(images.categories.names)
+    assert sum(row["instances"] for row in run.per_class) == len(images.labels)
+    sheet = run.folder / "metrics/pictures/predictions.jpg"
+    assert sheet.stat().st_size < 150_000
+    assert Image.open(sheet).size[0] > 600
+    assert run.metrics.details["library"] == read_manifest(run.folder / "model").facts["library"]
+    card = json.loads((run.folder / "model/model.json").read_text())
+    assert (card["task"], card["classes"]) == (task, list(images.categories.names))
+
+    stored = evaluate(tmp_path / "stored", data, task, predictions=run.folder / "predictions")
+    assert stored.values == values
+    model = {"model": run.folder / "model", "backbone": backbone}
+    assert evaluate(tmp_path / "model", data, task, **model).values == values
+
+    if task == "lvis":  # its own annotations say which classes are rare
+        assert values.keys() & {"mask_APr", "mask_APc", "mask_APf"}
+    if task == "coco":
+        with pytest.raises(DataError, match="trained for coco, the task is keypoints"):
+            evaluate(tmp_path / "other", data, "keypoints", **model)
+        with pytest.raises(DataError, match=r"made by detection\.coco, the task is lvis"):
+            predictions = run.folder / "predictions"
+            evaluate(tmp_path / "task", data, "lvis", predictions=predictions)
