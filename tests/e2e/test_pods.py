@@ -11,23 +11,14 @@ import pytest
 from components.core.store import open_store
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.kfp import compile_plan, pipeline_name
-from pipelines.recipes import Options, Setting, build_plan, load_recipe
+from pipelines.recipes import build_plan, load_recipe
 from pipelines.runs import ClusterRun, create_run
 from tests.e2e.pods import PodLauncher
+from tests.pipelines.tiny import EVERY_STAGE
 from tests.servers.cluster import TestCluster
 from tests.servers.minio import MinioServer
 
 SECRET = "mlpipeline-minio-artifact"
-
-# Too little to learn anything, and all that it takes to run every command.
-TINY = (
-    Setting("digits", "train_scenes", "192"),
-    Setting("digits", "val_scenes", "30"),
-    Setting("pretrain", "epochs", "1"),
-    Setting("classification.linear", "epochs", "1"),
-    Setting("classification.inaturalist", "epochs", "1"),
-    Setting("classification.imagenet", "epochs", "1"),
-)
 
 
 @pytest.mark.slow
@@ -46,11 +37,13 @@ def test_the_miniature_runs_pod_by_pod_and_its_report_is_rebuilt_from_what_was_p
     cluster.core.create_namespaced_secret(
         namespace, {"metadata": {"name": SECRET}, "stringData": secret}
     )
-    plan = build_plan(load_recipe("appendix"), Options(scale="digits", settings=TINY))
+    plan = build_plan(load_recipe("appendix"), EVERY_STAGE)
     root = f"s3://{node_minio.make_bucket()}/artifacts"
     compiled = tmp_path / "appendix.yaml"
     options = ClusterOptions(
-        images={"torch": pod_image}, store_endpoint=node_minio.endpoint, store_region="us-east-1"
+        images=dict.fromkeys(("torch", "detectron2"), pod_image),
+        store_endpoint=node_minio.endpoint,
+        store_region="us-east-1",
     )
     compile_plan(plan, compiled, options)
     environment = {"MOCO_S3_ENDPOINT": node_minio.endpoint, "AWS_REGION": "us-east-1"}

@@ -1,4 +1,4 @@
-"""The main job: the whole appendix in miniature, from its compiled file, and what it shows."""
+"""The main job: the appendix in miniature, from its compiled file, and what it shows."""
 
 import json
 import os
@@ -12,25 +12,17 @@ from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.kfp import compile_plan
-from pipelines.recipes import Options, Setting, build_plan, load_recipe
+from pipelines.recipes import build_plan, load_recipe
 from tests.pipelines.launcher import Launcher
-
-# Too little to learn anything, and all that it takes to run every command.
-TINY = (
-    Setting("digits", "train_scenes", "192"),
-    Setting("digits", "val_scenes", "30"),
-    Setting("pretrain", "epochs", "1"),
-    Setting("classification.linear", "epochs", "1"),
-    Setting("classification.imagenet", "epochs", "1"),
-    Setting("classification.inaturalist", "epochs", "1"),
-)
+from tests.pipelines.tiny import EVERY_STAGE
 
 
 @pytest.mark.slow
-def test_every_command_of_the_compiled_appendix_runs_to_a_full_report(tmp_path: Path) -> None:
-    plan = build_plan(load_recipe("appendix"), Options(scale="digits", settings=TINY))
+def test_every_command_of_the_compiled_appendix_runs_to_a_report(tmp_path: Path) -> None:
+    plan = build_plan(load_recipe("appendix"), EVERY_STAGE)
     compiled = tmp_path / "appendix.yaml"
-    compile_plan(plan, compiled, ClusterOptions(images={"torch": "example/torch@sha256:12"}))
+    images = {name: f"example/{name}@sha256:12" for name in ("torch", "detectron2")}
+    compile_plan(plan, compiled, ClusterOptions(images=images))
     launcher = Launcher(
         compiled,
         root=str(tmp_path / "bucket"),
