@@ -34,7 +34,7 @@ def folder_of_images(folder: Path, **dockerfiles: str) -> Path:
 def arguments(**values: object) -> argparse.Namespace:
     defaults: dict[str, object] = {
         **{"names": [], "registry": None, "push": False, "base": None, "source": None},
-        **{"engine": "docker", "options": []},
+        **{"engine": "docker", "options": [], "detectron2": None},
     }
     return argparse.Namespace(**(defaults | values))
 
