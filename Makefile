@@ -47,7 +47,7 @@ images:  ## build the container images; images/README.md says how to push them
 	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(DETECTRON2),--detectron2 '$(DETECTRON2)') $(ARGS)
 
 # Its setup needs torch, a C++ compiler and git. DensePose names its own detectron2: not that one.
-detectron2: $(UV)  ## build the paper's detection library into .venv, from its public repository
+detectron2: setup  ## build the paper's detection library into .venv, from its public repository
 	$(UV) pip install -q --python $(BIN)/python --no-build-isolation --require-hashes -r requirements-detectron2.lock
 	@source="$(or $(DETECTRON2),$$(cat images/detectron2/source))"; set -x; \
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation \

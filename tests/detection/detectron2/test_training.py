@@ -76,6 +76,21 @@ def test_an_image_without_instances_is_background(
     assert [name for name, one in model.named_parameters() if one.grad is None] == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision(kind: str, artifact: Path) -> None:
+    model = detector(kind, artifact)
+    full, _ = model(scenes(BOXES))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        half, _ = detector(kind, artifact)(scenes(BOXES))
+        found = model.eval().predict(scenes(BOXES))
+
+    half.backward()
+    assert half.item() == pytest.approx(full.item(), rel=0.2)
+    assert [prediction.boxes.dtype for prediction in found] == [torch.float32] * len(BOXES)
+
+
 def test_persons_without_annotated_surfaces_are_persons_all_the_same(artifact: Path) -> None:
     model = detector("legacy", artifact)
     batch = scenes(BOXES)

@@ -1,5 +1,6 @@
 """DensePose: its head on any image, our targets as its own, and what it predicts as ours (A.3)."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -55,10 +56,14 @@ def read_surfaces(found: Instances) -> tuple[Tensor, ...]:
     """Return parts, u and v of each instance, (3, h, w), uint8, from instances in final pixels."""
     if not found.has("pred_densepose"):  # of an image without instances
         return ()
+    predicted = found.pred_densepose
+    tensors = {f.name: getattr(predicted, f.name) for f in fields(predicted)}
+    # The conversion takes no half precision.
+    predicted = replace(predicted, **{k: v.float() for k, v in tensors.items() if v is not None})
     charts = []
     for index in range(len(found)):
         one = slice(index, index + 1)
-        chart = ToChartResultConverter.convert(found.pred_densepose[one], found.pred_boxes[one])
+        chart = ToChartResultConverter.convert(predicted[one], found.pred_boxes[one])
         charts.append(quantize_densepose_chart_result(chart).labels_uv_uint8.cpu())
     return tuple(charts)
 
