@@ -15,7 +15,7 @@ detectron2 = pytest.importorskip("detectron2", reason="needs detectron2: make de
 from detectron2.config import get_cfg  # noqa: E402
 
 from components.core.errors import ConfigError  # noqa: E402
-from components.detection.libraries.detectron2.config import resolve  # noqa: E402
+from components.detection.libraries.detectron2.config import to_cfg  # noqa: E402
 
 ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 CARD = BackboneCard(architecture="resnet50", origin="moco")
@@ -121,7 +121,7 @@ def test_a_model_is_the_released_one_but_for_what_the_paper_says(task: str) -> N
     cfg.merge_from_file(str(ZOO / f"{released}.yaml"))
     expected = flat(cfg) | PROJECT.get(task, {})
 
-    found = flat(resolve(model, head, CARD))
+    found = flat(to_cfg(model, head, CARD))
 
     different = {
         key: found.get(key)
@@ -132,14 +132,14 @@ def test_a_model_is_the_released_one_but_for_what_the_paper_says(task: str) -> N
 
 
 def test_the_words_of_the_appendix_put_the_norm_after_the_pooling() -> None:
-    cfg = resolve(C4.derive(head_norm="after_pooling"), Head(20), CARD)
+    cfg = to_cfg(C4.derive(head_norm="after_pooling"), Head(20), CARD)
 
     assert cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeadsPooledNorm"
 
 
 def test_keypoints_of_a_data_set_without_any_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.keypoints is true.*no keypoints"):
-        resolve(KEYPOINTS, Head(1), CARD)
+        to_cfg(KEYPOINTS, Head(1), CARD)
 
 
 @pytest.mark.parametrize(("field", "least"), [("neck_channels", 64), ("surface_channels", 32)])
@@ -151,7 +151,7 @@ def test_channels_that_the_deeplab_head_cannot_group_are_refused(
     model = DENSEPOSE.derive(surface="deeplab", **{field: channels})
 
     with pytest.raises(ConfigError, match=rf"{field} is {channels};.*multiple of 32 from {least}"):
-        resolve(model, Head(1), CARD)
+        to_cfg(model, Head(1), CARD)
 
 
 def flat(cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_an_image_without_instances_is_background(
     assert [name for name, one in model.named_parameters() if one.grad is None] == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["fpn", "c4_after", "keypoints", "legacy"])
 def test_mixed_precision(kind: str, artifact: Path) -> None:
     model = detector(kind, artifact)
     full, _ = model(scenes(BOXES))

@@ -31,7 +31,7 @@ RES5_HEADS = {
 """C4's heads; those that are not detectron2's own are in `heads`."""
 
 
-def resolve(model: ModelConfig, head: Head, card: BackboneCard) -> CfgNode:
+def to_cfg(model: ModelConfig, head: Head, card: BackboneCard) -> CfgNode:
     """Return detectron2's config of a model; its solver and its data sets are not looked at.
 
     Args:

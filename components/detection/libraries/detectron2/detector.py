@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 
 from components.detection.interface import Detector, Head, Prediction, split_counts
 from components.detection.libraries.detectron2 import backbones, heads
-from components.detection.libraries.detectron2.config import resolve
+from components.detection.libraries.detectron2.config import to_cfg
 from components.detection.model import ModelConfig
 from components.training.loop import Batch, Losses
 from components.vision.backbones import read_card
@@ -34,7 +34,7 @@ class Detectron2Detector(Detector):
         self._config = model
         if model.surface != "none":
             _surfaces()
-        self.model = GeneralizedRCNN(resolve(model, head, card))
+        self.model = GeneralizedRCNN(to_cfg(model, head, card))
         backbones.load_converted(self.model, backbone, card.architecture)
 
     def forward(self, batch: Batch) -> Losses:
