@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: help run setup setup-dev test check lint types contracts unit servers images bench golden lock clean
+.PHONY: help run setup setup-dev test check lint types contracts unit servers images detectron2 bench golden lock clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,7 +44,14 @@ servers: setup-dev  ## build the servers and tools that tests talk to, where Go 
 images:  ## build the container images; images/README.md says how to push them
 	@$(PYTHON) -m images.build $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(PUSH),--push) \
 	  $(if $(BASE),--base '$(BASE)') $(if $(ENGINE),--engine '$(ENGINE)') \
-	  $(if $(SOURCE),--source '$(SOURCE)') $(ARGS)
+	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(DETECTRON2),--detectron2 '$(DETECTRON2)') $(ARGS)
+
+# Its setup needs torch, a C++ compiler and git. DensePose names its own detectron2: not that one.
+detectron2: setup  ## build the paper's detection library into .venv, from its public repository
+	$(UV) pip install -q --python $(BIN)/python --no-build-isolation --require-hashes -r requirements-detectron2.lock
+	@source="$(or $(DETECTRON2),$$(cat images/detectron2/source))"; set -x; \
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation \
+	  "detectron2 @ $$source" "detectron2-densepose @ $$source#subdirectory=projects/DensePose"
 
 bench: setup-dev $(VENV)/.bench  ## measure against peers; prints ratios in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -59,6 +66,7 @@ lock: $(UV)  ## resolve the locks anew from pyproject.toml
 	echo 'checkov>=3.2' | resolve - -o requirements-checkov.lock; \
 	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
 	compile --extra train --extra cluster -c requirements-dev.lock -o requirements-train.lock; \
+	compile --extra train --extra cluster --extra detectron2 -c requirements-dev.lock -o requirements-detectron2.lock; \
 	compile --extra train --extra kubeflow -c requirements-dev.lock -o requirements.lock; \
 	compile --extra train --extra kubeflow --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock
 

@@ -241,7 +241,12 @@ def build(arguments: argparse.Namespace, folder: Path = IMAGES) -> None:
     chosen = find_images(folder, arguments.registry, version, arguments.names)
     engine = Engine(arguments.engine)
     engine.check()
-    facts = {"BASE": arguments.base, "VERSION": version, "COMMIT": current_commit(ROOT)}
+    facts = {
+        "BASE": arguments.base,
+        "DETECTRON2": arguments.detectron2,
+        "VERSION": version,
+        "COMMIT": current_commit(ROOT),
+    }
     given = list(arguments.options)
     if arguments.source:
         given += ["--label", f"org.opencontainers.image.source={arguments.source}"]
@@ -272,6 +277,9 @@ def main() -> int:
     parser.add_argument("--push", action="store_true", help="push them, and record their digests")
     parser.add_argument("--base", metavar="REFERENCE", help="image of Debian with Python 3.11")
     parser.add_argument("--source", metavar="URL", help="of the repository, for the images' labels")
+    parser.add_argument(
+        "--detectron2", metavar="git+URL@COMMIT", help="where detectron2 comes from, if not GitHub"
+    )
     parser.add_argument("--engine", default="docker", help="docker (default), or podman")
     parser.add_argument(
         "--option",

@@ -110,11 +110,10 @@ def build_detector(library: Library, model: ModelConfig, backbone: Path, head: H
         ConfigError: if the library is not installed, or lacks a part of the model.
     """
     if library == "detectron2":
-        from components.detection.libraries import detectron2 as chosen
+        from components.detection.libraries.detectron2 import build
     else:
-        from components.detection.libraries import torchvision as chosen  # type: ignore[no-redef]
-    detector: Detector = chosen.build(model, backbone, head)
-    return detector
+        from components.detection.libraries.torchvision import build
+    return build(model, backbone, head)
 
 
 def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -137,4 +136,5 @@ def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
 
 def split_counts(batch: Batch, key: str) -> Sequence[Tensor]:
     """Return a column of the instances for each image."""
-    return batch[key].split(batch["counts"].tolist())
+    parts: Sequence[Tensor] = batch[key].split(batch["counts"].tolist())
+    return parts

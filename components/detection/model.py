@@ -13,7 +13,7 @@ class RpnConfig(Config):
     """The region proposal network."""
 
     anchor_sizes: tuple[PositiveFloat, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """side of the square anchors, pixels; one for each level of an FPN, all on a single map"""
+    """side of the square anchors, pixels; one for each level of an FPN, all on C4's or DC5's map"""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
     """height over width"""
     batch: PositiveInt = 256
@@ -39,7 +39,7 @@ class ModelConfig(Config):
     neck_norm: bool = True
     """synchronised batch norm in the pyramid (A.8, A.2), or after DC5's extra convolution (A.1)"""
     head_norm: Literal["none", "before_pooling", "after_pooling"] = "none"
-    """c4: batch norm after conv5 in the box head; in the released code before the pooling (A.1)"""
+    """c4: batch norm after conv5 in the box head; before the pooling in the released code (A.1)"""
     masks: bool = True
     """a mask head"""
     keypoints: bool = False

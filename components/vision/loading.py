@@ -163,6 +163,9 @@ class BatchLoader(Generic[B]):
             prefetch_factor=config.prefetch if config.workers else None,
             persistent_workers=config.workers > 0,
             worker_init_fn=_become_worker,
+            # Its own: starting to load would else draw from the random numbers of training, and
+            # a training that continues, which starts once more, would draw others.
+            generator=torch.Generator(),
         )
 
     @property

@@ -74,7 +74,8 @@ def test_batches_rates_and_norm_are_the_released_ones() -> None:
     for name, config in PRESETS.items():
         batch, rate = (8, 0.01) if name == "cityscapes" else (16, 0.02)
         rate = {"densepose": 0.002, "densepose_deeplab": 0.01}.get(name, rate)
-        assert (config.batch_size, config.scaled_lr) == (batch, pytest.approx(rate))
+        assert config.batch_size == batch
+        assert config.scaled_lr == pytest.approx(rate)
         assert (config.weight_decay, config.norm_weight_decay, config.momentum) == (1e-4, 0, 0.9)
         assert config.model.backbone_norm == ("frozen" if name == "lvis_frozen" else "tuned")
         assert config.precise_bn == 200

@@ -55,9 +55,10 @@ def test_a_mask_at_the_original_size_is_the_official_one(world: Path) -> None:
     for image in read_coco(world / "coco", "train2017"):
         for mask in image.masks:
             expected = mask.decode()
-            same = View(*expected.shape)
+            height, width = expected.shape
+            same = View(height, width)
             np.testing.assert_array_equal(show_mask(mask, same), expected)
-            flipped = show_mask(mask, View(*expected.shape, flip=True))
+            flipped = show_mask(mask, View(height, width, flip=True))
             np.testing.assert_array_equal(flipped, expected[:, ::-1])
 
 

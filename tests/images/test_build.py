@@ -11,6 +11,7 @@ import pytest
 
 from components.core.errors import MocoError, UsageError
 from images.build import (
+    IMAGES,
     ROOT,
     Engine,
     build,
@@ -34,7 +35,7 @@ def folder_of_images(folder: Path, **dockerfiles: str) -> Path:
 def arguments(**values: object) -> argparse.Namespace:
     defaults: dict[str, object] = {
         **{"names": [], "registry": None, "push": False, "base": None, "source": None},
-        **{"engine": "docker", "options": []},
+        **{"engine": "docker", "options": [], "detectron2": None},
     }
     return argparse.Namespace(**(defaults | values))
 
@@ -155,7 +156,8 @@ def test_the_commit_says_when_files_differ_from_it(tmp_path: Path) -> None:
 
 
 def test_make_hands_its_variables_on() -> None:
-    command = ["make", "-n", "images", "REGISTRY=registry.example/me", "PUSH=1", "ARGS=torch"]
+    variables = ["REGISTRY=registry.example/me", "PUSH=1", "DETECTRON2=git+a@b", "ARGS=torch"]
+    command = ["make", "-n", "images", *variables]
     environment = {"PATH": os.environ["PATH"]}
 
     done = subprocess.run(
@@ -164,5 +166,26 @@ def test_make_hands_its_variables_on() -> None:
 
     words = done.stdout.replace("\\\n", "").split()
     assert words[1:] == [
-        *("-m", "images.build", "--registry", "'registry.example/me'", "--push", "torch")
+        *("-m", "images.build", "--registry", "'registry.example/me'", "--push"),
+        *("--detectron2", "'git+a@b'", "torch"),
     ]
+
+
+@pytest.mark.parametrize("given", [[], ["DETECTRON2=git+file:///mirror@b"]])
+def test_make_installs_detectron2_from_its_pinned_source_or_another(given: list[str]) -> None:
+    pinned = (IMAGES / "detectron2" / "source").read_text().strip()
+    command = ["make", "--old-file=.venv/bin/uv", "-n", "detectron2", *given]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "requirements-detectron2.lock" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if "source=" in line)
+    assignment = line.partition(";")[0].strip()
+    shell = subprocess.run(
+        ["sh", "-c", f"{assignment}; echo $source"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout.strip() == (given[0].partition("=")[2] if given else pinned)

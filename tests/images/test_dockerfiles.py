@@ -13,6 +13,8 @@ from images.build import IMAGES
 from pipelines.backends.cluster import ClusterOptions
 
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+ON_OTHERS = [one for one in DOCKERFILES if re.search(r"^ARG IMAGE_", one.read_text(), re.MULTILINE)]
+ON_BASE = [one for one in DOCKERFILES if one not in ON_OTHERS]
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
@@ -48,7 +50,7 @@ def test_its_user_is_that_of_the_pods(dockerfile: Path) -> None:
     assert user == f"{ClusterOptions().user}:{ClusterOptions().group}"
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("dockerfile", ON_BASE, ids=lambda path: path.parent.name)
 def test_the_code_is_the_last_layer_and_a_commit_makes_none(dockerfile: Path) -> None:
     found = instructions(dockerfile)
     layers = [index for index, (name, _) in enumerate(found) if name in ("COPY", "ADD", "RUN")]
@@ -66,10 +68,32 @@ def test_no_shell_stands_before_the_stage(dockerfile: Path) -> None:
     assert re.match(r'^\["', found["CMD"])
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_the_base_is_pinned_by_digest_and_no_registry_is_named(dockerfile: Path) -> None:
+@pytest.mark.parametrize("dockerfile", ON_BASE, ids=lambda path: path.parent.name)
+def test_the_base_is_pinned_by_digest(dockerfile: Path) -> None:
     text = dockerfile.read_text()
 
     assert re.search(r"^ARG BASE=[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("dockerfile", ON_OTHERS, ids=lambda path: path.parent.name)
+def test_code_and_commit_are_those_of_the_image_below(dockerfile: Path) -> None:
+    found = instructions(dockerfile)
+
+    assert re.fullmatch(r"\$\{IMAGE_\w+\}", found[0][1])
+    assert [rest for name, rest in found if name in ("ARG", "ENV") or "/opt/moco" in rest] == []
+    (labels,) = (rest for name, rest in found if name == "LABEL")
+    assert not re.search(r"image\.(version|revision)", labels)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_no_registry_is_named(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+
     assert "index-url" not in text
     assert "://" not in text
+
+
+def test_detectron2_is_pinned_by_commit() -> None:
+    source = (IMAGES / "detectron2" / "source").read_text()
+
+    assert re.fullmatch(r"git\+https://[\w./-]+\.git@[0-9a-f]{40}\n", source)

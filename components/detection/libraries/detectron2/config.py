@@ -1,0 +1,186 @@
+"""From our config of a detector to detectron2's: a `CfgNode` that says all of the model."""
+
+from detectron2.config import CfgNode, get_cfg
+
+from components.core.errors import ConfigError
+from components.detection.interface import Head
+from components.detection.model import ModelConfig
+from components.vision.architectures import Architecture, BackboneCard
+
+FIRST_LEVEL = {"resnet50": 2, "resnet_digits": 1}
+"""Binary logarithm of res2's stride."""
+GROUPS = 32  # of the group norm in the DeepLab head
+DIGITS_DEPTH = 10  # one basic block a stage
+BACKBONES = {
+    ("resnet50", "c4"): "build_resnet_backbone",
+    ("resnet50", "dc5"): "build_dilated_c5_backbone",
+    ("resnet50", "fpn"): "build_resnet_fpn_backbone",
+    ("resnet_digits", "c4"): "build_resnet_digits_backbone",
+    ("resnet_digits", "dc5"): "build_dilated_c5_backbone",
+    ("resnet_digits", "fpn"): "build_resnet_digits_fpn_backbone",
+}
+"""Names in detectron2's registry; those that are not its own are in `backbones`."""
+RES5_HEADS = {
+    ("resnet50", "none"): "Res5ROIHeads",
+    ("resnet_digits", "none"): "ConvertedRes5ROIHeads",
+    ("resnet50", "before_pooling"): "Res5ROIHeadsExtraNorm",
+    ("resnet_digits", "before_pooling"): "Res5ROIHeadsExtraNorm",
+    ("resnet50", "after_pooling"): "Res5ROIHeadsPooledNorm",
+    ("resnet_digits", "after_pooling"): "Res5ROIHeadsPooledNorm",
+}
+"""C4's heads; those that are not detectron2's own are in `heads`."""
+
+
+def to_cfg(model: ModelConfig, head: Head, card: BackboneCard) -> CfgNode:
+    """Return detectron2's config of a model; its solver and its data sets are not looked at.
+
+    Args:
+        model: What the detector is.
+        head: What the data asks for.
+        card: How the backbone wants to be used.
+
+    Raises:
+        ConfigError: if a part cannot be built so.
+    """
+    cfg = get_cfg()
+    _set_input(cfg, card)
+    _set_backbone(cfg, model, card.architecture)
+    _set_proposals(cfg, model)
+    _set_heads(cfg, model, head, card.architecture)
+    if model.masks:
+        _set_masks(cfg, model)
+    if model.keypoints:
+        _set_keypoints(cfg, model, head)
+    if model.surface != "none":
+        _set_surface(cfg, model, card.architecture)
+    return cfg
+
+
+def is_digits(cfg: CfgNode) -> bool:
+    """Return whether a config is on the miniature's backbone."""
+    return bool(cfg.MODEL.RESNETS.DEPTH == DIGITS_DEPTH)
+
+
+def _set_input(cfg: CfgNode, card: BackboneCard) -> None:
+    cfg.INPUT.FORMAT = card.channel_order
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.MODEL.PIXEL_MEAN = list(card.mean)
+    cfg.MODEL.PIXEL_STD = list(card.std)
+    cfg.MODEL.DEVICE = "cpu"  # the training loop moves it
+
+
+def _set_backbone(cfg: CfgNode, model: ModelConfig, architecture: Architecture) -> None:
+    cfg.MODEL.BACKBONE.NAME = BACKBONES[architecture, model.kind]
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    resnet = cfg.MODEL.RESNETS
+    if architecture == "resnet_digits":
+        resnet.DEPTH = DIGITS_DEPTH
+        resnet.STEM_OUT_CHANNELS = resnet.RES2_OUT_CHANNELS = 16
+    resnet.NORM = "BN" if model.backbone_norm == "tuned" else "FrozenBN"
+    resnet.STRIDE_IN_1X1 = False
+    norm = "BN" if model.neck_norm else ""
+    if model.kind == "c4":
+        resnet.OUT_FEATURES = cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res4"]
+    elif model.kind == "dc5":
+        resnet.OUT_FEATURES = ["res5"]
+        resnet.RES5_DILATION = 2
+        cfg.MODEL.DILATED_C5 = CfgNode({"OUT_CHANNELS": model.neck_channels, "NORM": norm})
+        cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["dilated_c5"]
+    else:
+        resnet.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.MODEL.FPN.OUT_CHANNELS = model.neck_channels
+        cfg.MODEL.FPN.NORM = norm
+        first = FIRST_LEVEL[architecture]
+        levels = [f"p{level}" for level in range(first, first + 5)]
+        cfg.MODEL.RPN.IN_FEATURES = levels
+        cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:4]
+
+
+def _set_proposals(cfg: CfgNode, model: ModelConfig) -> None:
+    rpn, anchors = model.rpn, cfg.MODEL.ANCHOR_GENERATOR
+    sizes = list(rpn.anchor_sizes)
+    anchors.SIZES = [[size] for size in sizes] if model.kind == "fpn" else [sizes]
+    anchors.ASPECT_RATIOS = [list(rpn.anchor_ratios)]
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = rpn.batch
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN, cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = rpn.proposals_before
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = rpn.proposals
+    cfg.MODEL.RPN.NMS_THRESH = rpn.nms
+
+
+def _set_heads(cfg: CfgNode, model: ModelConfig, head: Head, architecture: Architecture) -> None:
+    heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+    heads.NUM_CLASSES = head.classes
+    heads.BATCH_SIZE_PER_IMAGE = model.rois
+    heads.POSITIVE_FRACTION = model.positive
+    heads.SCORE_THRESH_TEST = model.score_threshold
+    heads.NMS_THRESH_TEST = model.nms
+    cfg.TEST.DETECTIONS_PER_IMAGE = model.detections
+    box.POOLER_RESOLUTION = model.pooling
+    box.POOLER_SAMPLING_RATIO = model.sampling
+    if model.kind == "c4":
+        heads.NAME = RES5_HEADS[architecture, model.head_norm]
+    else:
+        heads.NAME = "StandardROIHeads"
+        box.NAME = "FastRCNNConvFCHead"
+        box.NUM_FC = 2
+        box.FC_DIM = model.head_width
+
+
+def _set_masks(cfg: CfgNode, model: ModelConfig) -> None:
+    mask = cfg.MODEL.ROI_MASK_HEAD
+    cfg.MODEL.MASK_ON = True
+    mask.CONV_DIM = model.mask_channels
+    mask.POOLER_SAMPLING_RATIO = model.sampling
+    if model.kind != "c4":  # its masks are read from conv5, as its boxes are
+        mask.NUM_CONV = 4
+        mask.POOLER_RESOLUTION = 2 * model.pooling
+
+
+def _set_keypoints(cfg: CfgNode, model: ModelConfig, head: Head) -> None:
+    if not head.keypoints:
+        raise ConfigError("model.keypoints is true, and the data set has no keypoints")
+    keypoint = cfg.MODEL.ROI_KEYPOINT_HEAD
+    cfg.MODEL.KEYPOINT_ON = True
+    keypoint.NUM_KEYPOINTS = head.keypoints
+    keypoint.CONV_DIMS = [model.keypoint_channels] * 8
+    keypoint.POOLER_RESOLUTION = 2 * model.pooling
+    keypoint.POOLER_SAMPLING_RATIO = model.sampling
+    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.5  # keypoint AP is lower with a plain L1 loss
+
+
+def _set_surface(cfg: CfgNode, model: ModelConfig, architecture: Architecture) -> None:
+    """Add DensePose's head: the released `s1x_legacy`, or `DL_s1x` (A.3)."""
+    from densepose import add_densepose_head_config
+
+    add_densepose_head_config(cfg)
+    surface = cfg.MODEL.ROI_DENSEPOSE_HEAD
+    cfg.MODEL.ROI_HEADS.NAME = "SurfaceROIHeads"
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = surface.POOLER_TYPE = "ROIAlign"
+    surface.POOLER_SAMPLING_RATIO = model.sampling
+    surface.CONV_HEAD_DIM = model.surface_channels
+    if model.surface == "legacy":
+        surface.NAME = "DensePoseV1ConvXHead"
+        surface.NUM_COARSE_SEGM_CHANNELS = 15
+        surface.POOLER_RESOLUTION = 2 * model.pooling
+        surface.HEATMAP_SIZE = 8 * model.pooling
+        surface.INDEX_WEIGHTS = 2.0
+        surface.PART_WEIGHTS = 0.3
+        surface.POINT_REGRESSION_WEIGHTS = 0.1
+        surface.DECODER_ON = False
+        return
+    for name, channels, least in (
+        ("neck_channels", model.neck_channels, 2 * GROUPS),  # pooled to one value a channel
+        ("surface_channels", model.surface_channels, GROUPS),
+    ):
+        if channels % GROUPS or channels < least:
+            raise ConfigError(
+                f"model.{name} is {channels}; the DeepLab head normalises in {GROUPS} groups, so "
+                f"take a multiple of {GROUPS} from {least}"
+            )
+    surface.NAME = "DensePoseDeepLabHead"
+    surface.NUM_COARSE_SEGM_CHANNELS = 2
+    surface.POOLER_RESOLUTION = 4 * model.pooling
+    surface.HEATMAP_SIZE = 16 * model.pooling
+    # The decoder hands the head what the head takes a level of the pyramid to have.
+    surface.DECODER_NUM_CLASSES = surface.DECODER_CONV_DIMS = model.neck_channels
+    surface.DECODER_COMMON_STRIDE = 2 ** FIRST_LEVEL[architecture]
