@@ -69,12 +69,10 @@ class FCN(nn.Module):
         """
         super().__init__()
         self.backbone = dilate_res5(backbone)
-        classifier = nn.Conv2d(channels, classes, kernel_size=1)
-        nn.init.normal_(classifier.weight, std=0.01)
-        assert classifier.bias is not None
-        nn.init.zeros_(classifier.bias)
         self.head = nn.Sequential(
-            *_dilated(backbone.num_features, channels), *_dilated(channels, channels), classifier
+            *_dilated(backbone.num_features, channels),
+            *_dilated(channels, channels),
+            nn.Conv2d(channels, classes, kernel_size=1),
         )
 
     def logits(self, images: Tensor) -> Tensor:
