@@ -62,17 +62,18 @@ class SegmentationConfig(TrainingConfig):
     def miniature(self) -> Self:
         """Derive the experiment for the digits world: pictures of 96 pixels, a small ResNet.
 
-        Digits are not mirrored, because a mirrored digit is none.
+        Digits are not mirrored, because a mirrored digit is none, and keep about their size. Few
+        images want small batches, for many steps.
         """
         return self.derive(
             architecture="resnet_digits",
             channels=64,
-            iterations=150,
-            batch_size=8,
-            lr=0.05,
-            lr_batch=8,
+            iterations=320,
+            batch_size=4,
+            lr=0.025,
+            lr_batch=4,
             crop=97,
-            scale=(0.75, 1.5),
+            scale=(0.8, 1.25),
             flip_probability=0.0,
             loader={"workers": 0, "cache": 256},
             log_every=10,

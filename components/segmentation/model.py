@@ -31,6 +31,7 @@ from components.vision.backbones import (
 from components.vision.datasets.semantic import IGNORED
 from components.vision.device import normalise
 
+_STRIDE = 16  # of the output, or a multiple of it
 _DILATION = 6  # of the two convolutions between backbone and classifier
 
 
@@ -68,18 +69,21 @@ class FCN(nn.Module):
         """
         super().__init__()
         self.backbone = dilate_res5(backbone)
-        classifier = nn.Conv2d(channels, classes, kernel_size=1)
-        nn.init.normal_(classifier.weight, std=0.01)
-        assert classifier.bias is not None
-        nn.init.zeros_(classifier.bias)
         self.head = nn.Sequential(
-            *_dilated(backbone.num_features, channels), *_dilated(channels, channels), classifier
+            *_dilated(backbone.num_features, channels),
+            *_dilated(channels, channels),
+            nn.Conv2d(channels, classes, kernel_size=1),
         )
 
     def logits(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to a score for each class and pixel, (N, classes, H, W)."""
-        scores = self.head(feature_maps(self.backbone, images)["res5"])
-        return F.interpolate(scores.float(), size=images.shape[2:], mode="bilinear")
+        height, width = images.shape[2:]
+        # Of 16 k + 1 pixels, as crops of 513 and 769 have, the first and the last are centres of
+        # outputs, so that scores between them lie where they belong. Zeros are the mean colour.
+        padded = F.pad(images, (0, (1 - width) % _STRIDE, 0, (1 - height) % _STRIDE))
+        scores = self.head(feature_maps(self.backbone, padded)["res5"]).float()
+        fine = F.interpolate(scores, padded.shape[2:], mode="bilinear", align_corners=True)
+        return fine[:, :, :height, :width]
 
     def forward(self, batch: Batch) -> Losses:
         """Return this rank's part of the cross-entropy over all pixels that count."""

@@ -53,7 +53,8 @@ def write_sheet(
     shapes = [_fitted(*row[0].shape[:2]) for row in rows]
     width = max(len(titles) * (max(wide for _, wide in shapes) + _GAP) + _GAP, 3 * _PANEL)
     places = _flow(legend, width, font)
-    height = _LINE + sum(high + _GAP for high, _ in shapes) + (places[-1][1] + 1) * _LINE + _GAP
+    lines = places[-1][1] + 1 if places else 0
+    height = _LINE + sum(high + _GAP for high, _ in shapes) + lines * _LINE + _GAP
     sheet = Image.new("RGB", (width, height), _WHITE)
     draw = ImageDraw.Draw(sheet)
     column = (width - _GAP) // len(titles)
@@ -94,7 +95,7 @@ def _flow(
             left, line = _GAP, line + 1
         places.append((left, line))
         left += needed
-    return places or [(0, 0)]
+    return places
 
 
 def _encoded(sheet: Image.Image) -> bytes:

@@ -1,8 +1,6 @@
 """A pre-training step and the kNN monitor, against plain torch and against lightly."""
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from components.pretrain import PretrainConfig
 from components.pretrain.knn import knn_predict
 from components.pretrain.mechanisms import build_mechanism
+from tests.benchmarks._timing import compare
 
 SIZE = 96  # pixels; the ratio hardly depends on it, the time does
 CONFIG = PretrainConfig(batch_size=32, negatives=65536, sub_batch=32)
@@ -54,7 +53,7 @@ class PlainMoCo(nn.Module):
 
 def _step_against_plain_torch() -> dict[str, Any]:
     ours, peer = build_mechanism(CONFIG, 1), PlainMoCo()
-    return _compare(
+    return compare(
         "pre-training step / plain torch",
         _trainer(ours, lambda q, k: ours({"query": q, "key": k})[0]),
         _trainer(peer, peer),
@@ -89,7 +88,7 @@ def _step_against_lightly() -> dict[str, Any]:
         result: Tensor = loss(queries, keys)
         return result
 
-    return _compare(
+    return compare(
         "pre-training step / lightly",
         _trainer(ours, lambda q, k: ours({"query": q, "key": k})[0]),
         _trainer(query, lightly_step),
@@ -115,7 +114,7 @@ def _knn_against_lightly() -> dict[str, Any]:
         return result[:, 0]
 
     assert torch.equal(ours(), peer())
-    return _compare("kNN monitor / lightly", ours, peer, goal=2.0)
+    return compare("kNN monitor / lightly", ours, peer, goal=2.0)
 
 
 def _trainer(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
@@ -131,26 +130,3 @@ def _trainer(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Cal
         optimizer.step()
 
     return step
-
-
-def _compare(
-    name: str, ours: Callable[[], object], peer: Callable[[], object], goal: float
-) -> dict[str, Any]:
-    """Time both in turn, so that a machine whose speed drifts is fair to both."""
-    ratios, seconds = [], []
-    ours(), peer()
-    for _ in range(5):
-        times = []
-        for call in (ours, peer):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        ratios.append(times[1] / times[0])
-        seconds.append(times[0])
-    return {
-        "name": name,
-        "ratio": round(statistics.median(ratios), 3),
-        "goal": goal,
-        "detail": f"{statistics.median(seconds):.3f} s a call; "
-        f"ratios {min(ratios):.2f} to {max(ratios):.2f}",
-    }

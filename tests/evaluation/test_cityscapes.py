@@ -174,6 +174,17 @@ def test_miou_is_that_of_the_published_script(
     assert len(classes) == 17
 
 
+def test_a_label_id_that_no_class_has_is_refused(tmp_path: Path) -> None:
+    truth = tmp_path / "gtFine" / "val"
+    (truth / "ulm").mkdir(parents=True)
+    write_label_map(truth / "ulm" / "ulm_000000_000019_gtFine_labelIds.png", np.full((2, 3), 7))
+    found = tmp_path / "found"
+    found.mkdir()
+    write_label_map(found / "ulm_000000_000019.png", np.full((2, 3), 34))
+    with pytest.raises(DataError, match=r"ulm_000000_000019\.png: label id 34 is unknown"):
+        evaluate_labels(truth, found)
+
+
 def test_the_classes_are_those_of_the_published_table() -> None:
     evaluated = {one.id: one.name for one in labels if not one.ignoreInEval}
     assert evaluated == CLASSES

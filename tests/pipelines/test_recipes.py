@@ -188,3 +188,32 @@ def test_a_plan_refuses_what_does_not_fit() -> None:
         built.add(pretrain, "one", pretrain.config(seed=1), data=Mounted("imagenet"))
     again = built.add(pretrain, "other_name", pretrain.config(), data=Mounted("imagenet"))
     assert again is step
+
+
+def test_segmentation_trains_each_column_on_its_own_data() -> None:
+    built = plan("segmentation", rows=("moco_in1m",), trials=2)
+    cells = built.cells()
+    assert len(cells) == 4
+    for column, iterations, crop, lr in (
+        ("voc", 30_000, 513, 0.003),
+        ("cityscapes", 90_000, 769, 0.01),
+    ):
+        for trial in range(2):
+            step = built.step(cells[f"segmentation__moco_in1m__{column}__{trial}"].step)
+            config = step.config.model_dump()
+            assert step.inputs["data"] == Mounted(column)
+            assert (config["dataset"], config["iterations"], config["crop"], config["lr"]) == (
+                column,
+                iterations,
+                crop,
+                lr,
+            )
+            assert (config["batch_size"], config["weight_decay"]) == (16, 1e-4)
+            assert config["schedule"]["drops"] == (0.7, 0.9)
+            assert not config["schedule"]["by_epoch"]
+            assert config["seed"] == trial
+    table = built.report_config().tables[0]
+    published = {(one.row, one.column): one.values for one in table.published}
+    rows = ("random", "supervised", "moco_in1m", "moco_ig1b")
+    assert [published[row, "voc"] for row in rows] == [(39.5,), (74.4,), (72.5,), (73.6,)]
+    assert [published[row, "cityscapes"] for row in rows] == [(65.3,), (74.6,), (75.3,), (75.5,)]
