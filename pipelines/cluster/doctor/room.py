@@ -9,13 +9,14 @@ from typing import Any
 from components.core.errors import UsageError
 from components.core.stage import Stage
 from pipelines.backends.cluster import (
+    MINIATURE_CPU,
     ClusterOptions,
     Toleration,
+    nodes_at,
     resource_parameter,
     resources_at,
     stages,
 )
-from pipelines.backends.kfp import MINIATURE_CPU
 from pipelines.cluster.doctor.findings import (
     FaultError,
     Finding,
@@ -248,19 +249,20 @@ def needs(site: Site) -> list[Need]:
 
 def _need(site: Site, scale: str, stage: Stage[Any], accelerator: str) -> Need:
     wanted, values = resources_at(scale, stage, site.options), site.values()
-    if wanted.gpus > site.options.gpus_per_node:
+    requested = {"cpu": _quantity(MINIATURE_CPU)} if scale == "digits" else {}
+    nodes = nodes_at(scale, stage, site.options)
+    if nodes > 1:
         shared = TrainJobConfig.share(
-            wanted, site.options, image="", environment={}, claims={}, store_secret=""
+            wanted, site.options, nodes=nodes, image="", environment={}, claims={}, store_secret=""
         )
-        sizes = {accelerator: str(shared.gpus), "cpu": shared.cpus, "memory": shared.memory}
-        amounts = _amounts(sizes)
-        return Need(stage.name, amounts, amounts, shared.nodes)
+        sizes = {"cpu": shared.cpus, "memory": shared.memory}
+        limits = _amounts({accelerator: str(shared.gpus), **sizes} if shared.gpus else sizes)
+        return Need(stage.name, {**limits, **requested}, limits, nodes)
     gpus = {accelerator: values[resource_parameter("gpus", stage)]} if wanted.gpus else {}
     named = {
         name: values[resource_parameter(parameter, stage)] for name, parameter in SIZES.items()
     }
     limits = _amounts({**gpus, **named})
-    requested = {"cpu": _quantity(MINIATURE_CPU)} if scale == "digits" else {}
     return Need(stage.name, {**limits, **requested}, limits)
 
 
