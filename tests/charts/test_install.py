@@ -229,7 +229,8 @@ def test_a_data_set_in_a_claim_is_checked_in_the_cluster_and_outlives_the_releas
     check = ["moco", "data", "check", "imagenet", "/data/imagenet/world"]
     there(*install)
     config = DigitsConfig(train_scenes=40, val_scenes=20).to_json()
-    outputs = {"imagenet": "/data/imagenet/world", "inaturalist": "/tmp/inaturalist"}
+    outputs = {port: f"/tmp/{port}" for port in DIGITS.outputs}
+    outputs["imagenet"] = "/data/imagenet/world"
     assert on_data_set("empty", check)[0] == 65
     code, log = on_data_set("fill", ["python", *DIGITS.argv(config, {}, outputs)], write=True)
     assert code == 0, log

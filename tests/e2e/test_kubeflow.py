@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,14 +140,20 @@ def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
     assert finished.id in moco("status")
     assert "scenes written" in moco("logs", finished.id, "digits")
 
-    moco("pull", finished.id, "--output", str(tmp_path))
-    offline = Moco(tmp_path, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
-    offline("report", str(tmp_path / finished.id), "-o", str(tmp_path / "again"))
-    made = finished.artifact("report", "report").name
-    pulled = json.loads((tmp_path / finished.id / "report" / made / "report.json").read_text())
-    again = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert pulled == again
+    report_as_pulled(moco, finished, tmp_path)
     assert "linear" in moco("explain", finished.id, "linear/random/imagenet")
+
+
+def report_as_pulled(moco: Moco, run: Run, folder: Path) -> dict[str, Any]:
+    """Pull a run, build its report anew without the cluster, and return it: it is the same."""
+    moco("pull", run.id, "--output", str(folder))
+    offline = Moco(folder, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
+    offline("report", str(folder / run.id), "-o", str(folder / "again"))
+    made = run.artifact("report", "report").name
+    pulled = json.loads((folder / run.id / "report" / made / "report.json").read_text())
+    again: dict[str, Any] = json.loads((folder / "again" / "report.json").read_text())
+    assert pulled == again
+    return again
 
 
 def test_the_same_plan_again_comes_from_the_cache_and_without_it_runs_anew(
