@@ -161,7 +161,7 @@ def test_a_stopped_training_saves_and_the_same_command_continues(
     plan = build_plan(load_recipe("pretrain"), Options(scale="digits"))
     digits = plan.step("digits").config.model_copy(update={"train_scenes": 400, "val_scenes": 50})
     outputs = {port: f"/scratch/{port}" for port in DIGITS.outputs}
-    made = run("python", *DIGITS.argv(digits, {}, outputs), options=mounted(shared))
+    made = run("python", *DIGITS.argv(digits.to_json(), {}, outputs), options=mounted(shared))
     assert made.returncode == 0, made.stderr
     assert read_manifest(shared / "imagenet").stage == "digits"
     config = plan.step("pretrain_moco_in1m").config.model_copy(update={"epochs": 1000})
