@@ -30,7 +30,7 @@ from pipelines.cluster.doctor.site import Site
 from pipelines.cluster.trainjob import TrainJobConfig
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-KUEUE = ("kueue.x-k8s.io", "v1beta1")
+KUEUE = [("kueue.x-k8s.io", version) for version in ("v1beta2", "v1beta1")]
 TRAINER = ("trainer.kubeflow.org", "v1alpha1")
 REPELLING = ("NoSchedule", "NoExecute")
 AUTOSCALER = ("cluster-autoscaler-status", "kube-system")
@@ -174,7 +174,8 @@ def queue(site: Site) -> Iterator[Finding]:
     name = site.options.labels.get(QUEUE_LABEL)
     if name is None:
         return
-    if not _has_api(site, *KUEUE):
+    api = next((one for one in KUEUE if _has_api(site, *one)), None)
+    if api is None:
         raise FaultError(
             f"pods are labelled for the queue {name}, and the cluster has no Kueue",
             "--cluster labels={}",
@@ -184,7 +185,7 @@ def queue(site: Site) -> Iterator[Finding]:
         site.ask(
             f"look up the queue {name}",
             site.cluster.objects.get_namespaced_custom_object,
-            *KUEUE,
+            *api,
             site.namespace,
             "localqueues",
             name,
