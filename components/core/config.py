@@ -73,20 +73,21 @@ def read_config(config: type[C], argument: str) -> C:
 def apply_settings(config: C, settings: Mapping[str, str]) -> C:
     """Apply `FIELD=VALUE` settings, dots leading into nested configs.
 
-    A value is JSON where it parses as JSON, and plain text otherwise.
+    What follows a field that is a plain dictionary is its key, dots included. A value is JSON
+    where it parses as JSON, and plain text otherwise.
     """
     document = config.model_dump(mode="json")
     for path, text in settings.items():
-        *parents, field = path.split(".")
-        node = document
-        for parent in parents:
+        node, value, field = document, config, path
+        while isinstance(value, Config) and "." in field:
+            parent, _, field = field.partition(".")
             child = node.get(parent)
             if not isinstance(child, dict):
                 raise ConfigError(
                     f"{type(config).__name__} has no field {path}: "
                     f"{parent!r} holds no further fields{nearest(parent, node)}"
                 )
-            node = child
+            node, value = child, getattr(value, parent)
         try:
             node[field] = json.loads(text)
         except ValueError:

@@ -4,6 +4,7 @@ Everything here is known without Kubeflow Pipelines installed.
 """
 
 import importlib.metadata
+import itertools
 import json
 import math
 import re
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 import pipelines
-from components.core.config import Config
+from components.core.config import Config, nearest
 from components.core.errors import UsageError
-from components.core.stage import Resources, Stage
+from components.core.stage import Resources, Stage, stage_names
 from pipelines.plan import Existing, Plan
 
 DIGESTS = Path(pipelines.__path__[0]).parent / "images" / "digests.json"
@@ -25,6 +26,8 @@ DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")  # what a reference by digest ends
 BUCKET_SCHEMES = ("s3://", "minio://", "gs://")
 MINIATURE = Resources(gpus=0, cpus=1, memory=3, shared_memory=1)
 """The most that a pod gets at the scale of the digits: a node of any cluster has room for it."""
+MINIATURE_CPU = "250m"
+"""What it is sure of: the miniature's steps share cores, so that several find room on a node."""
 
 
 class Toleration(Config):
@@ -69,6 +72,9 @@ class ClusterOptions(Config):
     """GPUs of a stage by its name, in place of what it declares; cores and memory go with them."""
     gpus_per_node: PositiveInt = 8
     """GPUs of a node; a step that wants more becomes a TrainJob over several nodes."""
+    nodes: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Nodes of a stage by its name, in place of as few as have its GPUs; also in miniature, which
+    then trains on several nodes without GPUs."""
     trainer_runtime: str = "moco-transfer"
     """TrainingRuntime, in the namespace of the runs, for steps of more than one node."""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -103,6 +109,14 @@ class ClusterOptions(Config):
     """Whether a step takes over the outputs of an earlier run that was the same in all."""
     labels: dict[str, str] = Field(default_factory=dict)
     """More labels for every pod; a Kueue queue is one: `kueue.x-k8s.io/queue-name`."""
+
+    @field_validator("gpus", "nodes")
+    @classmethod
+    def _of_stages(cls, values: dict[str, int]) -> dict[str, int]:
+        for name in values:
+            if name not in (known := sorted(stage_names())):
+                raise ValueError(f"there is no stage {name!r}{nearest(name, known)}")
+        return values
 
 
 @dataclass(frozen=True)
@@ -183,6 +197,30 @@ def resources_at(scale: str, stage: Stage[Any], options: ClusterOptions) -> Reso
     )
 
 
+def nodes_at(scale: str, stage: Stage[Any], options: ClusterOptions) -> int:
+    """Say how many nodes a stage takes: what the options say, or as few as share its GPUs evenly.
+
+    Raises:
+        UsageError: if the options want what cannot be.
+    """
+    gpus = resources_at(scale, stage, options).gpus
+    fewest = math.ceil(gpus / options.gpus_per_node) or 1
+    nodes = options.nodes.get(stage.name)
+    if nodes is None:
+        return next(n for n in itertools.count(fewest) if gpus % n == 0)
+    asked = f"--cluster nodes.{stage.name}={nodes}"
+    if nodes > 1 and not stage.resources.gpus:
+        raise UsageError(f"{asked}: this stage is one process; only trainings take several nodes")
+    if nodes < fewest:
+        raise UsageError(
+            f"{asked}: its {gpus} GPUs need {fewest} nodes of {options.gpus_per_node}, as "
+            "gpus_per_node says"
+        )
+    if gpus % nodes:
+        raise UsageError(f"{asked}: its {gpus} GPUs cannot be shared evenly over {nodes} nodes")
+    return nodes
+
+
 def stages(plan: Plan) -> list[Stage[Any]]:
     """Return the stages of a plan, each once, by name."""
     found = {step.stage.name: step.stage for step in plan}
@@ -254,9 +292,9 @@ def _image_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter
 def _resource_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
     # What takes several nodes is shared out over them when the plan is compiled.
     sizes = [
-        (stage, size)
+        (stage, resources_at(plan.scale, stage, options))
         for stage in stages(plan)
-        if (size := resources_at(plan.scale, stage, options)).gpus <= options.gpus_per_node
+        if nodes_at(plan.scale, stage, options) == 1
     ]
     if any(size.gpus for _, size in sizes):
         yield Parameter(

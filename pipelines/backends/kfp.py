@@ -10,10 +10,12 @@ from typing import Any
 from components.core.errors import UsageError
 from components.core.stage import Kind
 from pipelines.backends.cluster import (
+    MINIATURE_CPU,
     ClusterOptions,
     Parameter,
     existing_parameters,
     image_parameter,
+    nodes_at,
     pipeline_parameters,
     pvc_parameter,
     resource_parameter,
@@ -33,7 +35,6 @@ from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
 MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
 MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of the cluster
-MINIATURE_CPU = "250m"
 LABEL = 63  # longest value of a pod's label
 SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
 STORE_SECRET = "store_secret"  # noqa: S105 - a parameter's name
@@ -175,21 +176,23 @@ def _nodes(
     plan: Plan, step: Step, cluster: ClusterOptions
 ) -> tuple[TrainJobConfig | None, list[str]]:
     """Say what a step asks of the cluster that takes several nodes, and the parameters in it."""
-    wanted = resources_at(plan.scale, step.stage, cluster)
-    if wanted.gpus <= cluster.gpus_per_node:
+    nodes = nodes_at(plan.scale, step.stage, cluster)
+    if nodes == 1:
         return None, []
     mounted = sorted({source.name for _, source in step.sources() if isinstance(source, Mounted)})
     claims = {mount_path(name): pvc_parameter(name) for name in mounted}
-    nodes = TrainJobConfig.share(
-        wanted,
+    job = TrainJobConfig.share(
+        resources_at(plan.scale, step.stage, cluster),
         cluster,
+        nodes=nodes,
+        sure_cpus=MINIATURE_CPU if plan.scale == "digits" else None,
         image=parameter_placeholder(IMAGE),
         environment=_environment(step, cluster),
         claims={path: parameter_placeholder(name) for path, name in claims.items()},
         store_secret=parameter_placeholder(STORE_SECRET),
         config_maps={CERTIFICATES: cluster.store_ca} if cluster.store_ca else {},
     )
-    return nodes, [*claims.values(), STORE_SECRET]
+    return job, [*claims.values(), STORE_SECRET]
 
 
 def _environment(step: Step, cluster: ClusterOptions) -> dict[str, str]:
@@ -222,10 +225,7 @@ def _artifact_class(kind: Kind) -> Any:
 def _size(
     task: Any, plan: Plan, step: Step, cluster: ClusterOptions, parameters: Mapping[str, Any]
 ) -> None:
-    """Set limits; without requests of their own they are the requests too.
-
-    The miniature's steps may share cores, so that several find room on a small node.
-    """
+    """Set limits; without requests of their own they are the requests too."""
     task.set_cpu_limit(parameters[resource_parameter("cpus", step.stage)])
     task.set_memory_limit(parameters[resource_parameter("memory", step.stage)])
     if plan.scale == "digits":

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from tests.charts.chart import CHART, KUBERNETES, NAMESPACE, VARIANTS, Document, of_kind, rendered
+from tests.servers.go import NoServerError
 from tests.servers.helm import Helm
+from tests.servers.trainer import TRAINER, module_folder
 
 VERSIONS = ("1.29", KUBERNETES)  # from the oldest that the chart takes
 CUSTOM = ("TrainingRuntime", "LocalQueue")
-TRAINER = "github.com/kubeflow/trainer/v2@v2.0.0"
-RUNTIMES = "manifests/base/crds/trainer.kubeflow.org_trainingruntimes.yaml"
-DOWNLOAD_SECONDS = 300
+RUNTIMES = "trainer.kubeflow.org_trainingruntimes.yaml"
 CHECKOV_SECONDS = 500
 
 # Rules of checkov's that the chart breaks, and why.
@@ -60,7 +60,11 @@ def test_every_object_fits_kubernetes_schema(helm: Helm, variant: str) -> None:
 
 def test_the_runtime_fits_the_schema_of_trainer(helm: Helm) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    definition = yaml.safe_load((_trainer() / RUNTIMES).read_text("utf-8"))
+    try:
+        folder = module_folder(TRAINER.module) / TRAINER.definitions
+    except NoServerError as reason:
+        pytest.skip(str(reason))
+    definition = yaml.safe_load((folder / RUNTIMES).read_text("utf-8"))
     (version,) = definition["spec"]["versions"]
     schema = _strict(version["schema"]["openAPIV3Schema"])
     (runtime,) = of_kind(
@@ -106,23 +110,6 @@ def _checkov(checkov: str, folder: Path) -> Document:
     assert done.stdout, done.stderr
     report: Document = json.loads(done.stdout)
     return report
-
-
-def _trainer() -> Path:
-    """Return the folder of Trainer's Go module, downloaded once."""
-    go = shutil.which("go")
-    if not go:
-        pytest.skip("no Go to download Trainer's definitions with")
-    done = subprocess.run(
-        [go, "mod", "download", "-json", TRAINER],
-        capture_output=True,
-        text=True,
-        timeout=DOWNLOAD_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"Trainer's definitions cannot be downloaded: {done.stdout[-300:]}")
-    return Path(json.loads(done.stdout)["Dir"])
 
 
 def _strict(schema: Any) -> Any:

@@ -14,9 +14,12 @@ from components.digits import DigitsConfig
 from pipelines.cluster.connection import Cluster, cluster_options
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, pods, rendered
 from tests.servers.cluster import TestCluster, restricted_pod
+from tests.servers.go import NoServerError
 from tests.servers.helm import Helm, HelmFailed
+from tests.servers.kueue import KUEUE
+from tests.servers.trainer import TRAINER, define
 
-GROUPS = {"trainer": "trainer.kubeflow.org", "kueue": "kueue.x-k8s.io"}
+NEEDS = {"trainer": TRAINER, "kueue": KUEUE}
 TIMEOUT = ("--timeout", "240s")
 
 # Images start slowly where many tests share a small node.
@@ -43,7 +46,11 @@ def store_values(store_image: str, pod_image: str) -> Sequence[str]:
 def test_every_variant_is_installed_and_its_pods_are_admitted(
     helm: Helm, there: Helm, cluster: TestCluster, namespace: str, variant: str
 ) -> None:
-    _needs_group(cluster, variant)
+    if variant in NEEDS:
+        try:
+            define(cluster, NEEDS[variant])
+        except NoServerError as reason:
+            pytest.skip(str(reason))
 
     # Hooks are pods of images that the nodes may not hold.
     there("install", RELEASE, CHART, *VARIANTS[variant], "--no-hooks")
@@ -96,7 +103,7 @@ LEAST = {
     ("", "configmaps", "kfp-launcher", "get"),
     ("", "secrets", "mlpipeline-minio-artifact", "get"),
 }
-TRAINER = {
+FOR_TRAINER = {
     ("trainer.kubeflow.org", "trainjobs", "", "create delete get list patch watch"),
     ("jobset.x-k8s.io", "jobsets", "", "get list watch"),
     ("batch", "jobs", "", "get list watch"),
@@ -106,7 +113,7 @@ TRAINER = {
 }
 
 
-@pytest.mark.parametrize(("trainer", "rights"), [(False, LEAST), (True, LEAST | TRAINER)])
+@pytest.mark.parametrize(("trainer", "rights"), [(False, LEAST), (True, LEAST | FOR_TRAINER)])
 def test_the_account_has_the_least_rights(
     helm: Helm, there: Helm, cluster: TestCluster, namespace: str, trainer: bool, rights: set[Any]
 ) -> None:
@@ -229,7 +236,8 @@ def test_a_data_set_in_a_claim_is_checked_in_the_cluster_and_outlives_the_releas
     check = ["moco", "data", "check", "imagenet", "/data/imagenet/world"]
     there(*install)
     config = DigitsConfig(train_scenes=40, val_scenes=20).to_json()
-    outputs = {"imagenet": "/data/imagenet/world", "inaturalist": "/tmp/inaturalist"}
+    outputs = {port: f"/tmp/{port}" for port in DIGITS.outputs}
+    outputs["imagenet"] = "/data/imagenet/world"
     assert on_data_set("empty", check)[0] == 65
     code, log = on_data_set("fill", ["python", *DIGITS.argv(config, {}, outputs)], write=True)
     assert code == 0, log
@@ -239,15 +247,6 @@ def test_a_data_set_in_a_claim_is_checked_in_the_cluster_and_outlives_the_releas
     code, log = on_data_set("check", check)
     assert code == 0, log
     assert "no fault" in log
-
-
-def _needs_group(cluster: TestCluster, variant: str) -> None:
-    from kubernetes import client
-
-    group = GROUPS.get(variant)
-    known = [one.name for one in client.ApisApi(cluster.api).get_api_versions().groups]
-    if group and group not in known:
-        pytest.skip(f"the cluster does not know {group}")
 
 
 def _impersonating(cluster: TestCluster, namespace: str, account: str) -> Any:

@@ -130,7 +130,12 @@ def test_the_runtime_and_the_queue_are_those_of_the_options(helm: Helm) -> None:
 
     assert list(of_kind(trainer, "TrainingRuntime")) == [options(trainer).trainer_runtime]
     queue = options(kueue).labels["kueue.x-k8s.io/queue-name"]
-    assert the(kueue, "LocalQueue", queue)["spec"] == {"clusterQueue": "gpus"}
+    local = the(kueue, "LocalQueue", queue)
+    assert local["spec"] == {"clusterQueue": "gpus"}
+    newer = ("--api-versions", "kueue.x-k8s.io/v1beta2")
+    again = the(rendered(helm, *VARIANTS["kueue"], *newer), "LocalQueue", queue)
+    versions = [one["apiVersion"].partition("/")[2] for one in (local, again)]
+    assert versions == ["v1beta1", "v1beta2"]
 
 
 def test_without_an_account_of_its_own_the_chart_gives_no_rights(helm: Helm) -> None:

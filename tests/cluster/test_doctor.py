@@ -24,8 +24,11 @@ from pipelines.cluster.doctor.room import Need, Node, _node, needs
 from pipelines.cluster.doctor.server import _host
 from pipelines.recipes import Options, ScaleName, build_plan, load_recipe
 from tests.servers.cluster import TestCluster, restricted_pod, wait_for
+from tests.servers.go import NoServerError
 from tests.servers.helm import Helm
+from tests.servers.kueue import KUEUE
 from tests.servers.minio import MinioServer
+from tests.servers.trainer import define
 
 CHART = Path(__file__).parents[2] / "charts" / "moco-transfer"
 SECRET_NAME = "store-keys"
@@ -807,6 +810,30 @@ def test_a_queue_that_is_not_there_is_named(place: Place) -> None:
 
     assert code == ExitCode.LOST_CLUSTER
     assert "nobody" in words
+
+
+def test_a_queue_of_the_namespace_is_found(place: Place) -> None:
+    from kubernetes import client
+
+    try:
+        define(place.cluster, KUEUE)
+    except NoServerError as reason:
+        pytest.skip(str(reason))
+    group, version = "kueue.x-k8s.io", "v1beta2"
+    queue = {
+        "apiVersion": f"{group}/{version}",
+        "kind": "LocalQueue",
+        "metadata": {"name": "mine"},
+        "spec": {"clusterQueue": "any"},
+    }
+    objects = client.CustomObjectsApi(place.cluster.api)
+    objects.create_namespaced_custom_object(group, version, place.namespace, "localqueues", queue)
+    place.write_options(labels={"kueue.x-k8s.io/queue-name": "mine"})
+
+    _, found = place.doctor("--no-pods")
+
+    (finding,) = found["queue"]
+    assert (finding["state"], finding["words"]) == ("ok", "mine")
 
 
 def test_a_plan_that_would_fail_is_refused_with_all_that_is_wrong(

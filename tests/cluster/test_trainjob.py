@@ -43,6 +43,7 @@ OPTIONS = ClusterOptions(
 CONFIG = TrainJobConfig.share(
     Resources(gpus=16, cpus=128, memory=512, shared_memory=100),
     OPTIONS,
+    nodes=2,
     image="registry.example/moco/torch@sha256:0000",
     environment={"HOME": "/tmp", "MOCO_S3_ENDPOINT": "http://store:9000"},
     claims={"/data/imagenet": "imagenet"},
@@ -183,12 +184,31 @@ def test_what_a_stage_wants_is_shared_out_evenly() -> None:
     assert (CONFIG.nodes, CONFIG.processes, CONFIG.gpus, CONFIG.cpus) == (2, 8, 8, "64")
     assert (CONFIG.memory, CONFIG.shared_memory) == ("306Gi", 50)  # 256 and /dev/shm
     wanted = Resources(gpus=12, cpus=10, memory=10)
-    options = ClusterOptions(gpus_per_node=5)
     uneven = TrainJobConfig.share(
-        wanted, options, image="i", environment={}, claims={}, store_secret="s"
+        wanted, OPTIONS, nodes=3, image="i", environment={}, claims={}, store_secret="s"
     )
     assert (uneven.nodes, uneven.processes) == (3, 4)
     assert (uneven.cpus, uneven.memory) == ("4", "4Gi")
+
+
+def test_pods_without_gpus_have_one_process_and_may_share_cores() -> None:
+    wanted = Resources(gpus=0, cpus=1, memory=3)
+    config = TrainJobConfig.share(
+        wanted,
+        OPTIONS,
+        nodes=2,
+        image="i",
+        environment={},
+        claims={},
+        store_secret="s",
+        sure_cpus="250m",
+    )
+    part = manifest(config)["spec"]["trainer"]
+    assert part["numProcPerNode"] == 1
+    assert part["resourcesPerNode"] == {
+        "limits": {"cpu": "1", "memory": "2Gi"},
+        "requests": {"cpu": "250m", "memory": "2Gi"},
+    }
 
 
 def test_every_pod_gets_requests_limits_and_its_own_number_of_processes() -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,12 @@ from components.core.manifest import read_manifest
 from components.core.store import Store
 from pipelines.cluster.connection import Cluster, cluster_options
 from pipelines.runs import Run
+from tests.charts.chart import CHART
 from tests.servers.cluster import TestCluster, wait_for
+from tests.servers.helm import Helm, helm
+from tests.servers.trainer import trainer
+
+__all__ = ["helm", "trainer"]
 
 # Other scenes each time: the server's cache knows those of earlier tests.
 SEED = secrets.randbelow(1 << 30)
@@ -113,6 +119,15 @@ def finished(moco: Moco) -> Run:
     return run
 
 
+@pytest.fixture(scope="module")
+def undisturbed(moco: Moco) -> Run:
+    """A run of a training that nobody stopped."""
+    run = moco.submit(*TRAINING)
+    moco.watch(run)
+    assert CONTINUED not in moco("logs", run.id, "pretrain_moco_in1m")
+    return run
+
+
 def store_of(run: Run) -> Store:
     place = run.record.cluster
     assert place is not None
@@ -139,14 +154,37 @@ def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
     assert finished.id in moco("status")
     assert "scenes written" in moco("logs", finished.id, "digits")
 
-    moco("pull", finished.id, "--output", str(tmp_path))
-    offline = Moco(tmp_path, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
-    offline("report", str(tmp_path / finished.id), "-o", str(tmp_path / "again"))
-    made = finished.artifact("report", "report").name
-    pulled = json.loads((tmp_path / finished.id / "report" / made / "report.json").read_text())
-    again = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert pulled == again
+    report_as_pulled(moco, finished, tmp_path)
     assert "linear" in moco("explain", finished.id, "linear/random/imagenet")
+
+
+def report_as_pulled(moco: Moco, run: Run, folder: Path) -> dict[str, Any]:
+    """Pull a run, build its report anew without the cluster, and return it: it is the same."""
+    moco("pull", run.id, "--output", str(folder))
+    offline = Moco(folder, {"PATH": os.environ["PATH"], "KUBECONFIG": "/nowhere"})
+    offline("report", str(folder / run.id), "-o", str(folder / "again"))
+    made = run.artifact("report", "report").name
+    pulled = json.loads((folder / run.id / "report" / made / "report.json").read_text())
+    again: dict[str, Any] = json.loads((folder / "again" / "report.json").read_text())
+    assert pulled == again
+    return again
+
+
+def test_the_whole_miniature_runs_to_a_report_that_shows_what_the_paper_shows(
+    moco: Moco, tmp_path: Path
+) -> None:
+    """Every step at its full size, as `moco submit appendix --scale digits` has it."""
+    run = moco.submit("appendix", "--scale", "digits", "--no-cache")
+    moco.watch(run)
+    assert set(moco.states(run).values()) == {"finished"}
+    assert "saved" in moco("logs", run.id, "pretrain_moco_in1m")
+
+    report = report_as_pulled(moco, run, tmp_path)
+    cells = [cell for table in report["tables"] for row in table["rows"] for cell in row["cells"]]
+    assert {cell["state"] for cell in cells} == {"measured", "unobtainable"}
+    (linear,) = (table for table in report["tables"] if table["key"] == "linear")
+    top1 = {row["key"]: row["cells"][0]["values"][0]["measured"] for row in linear["rows"]}
+    assert top1["random"] < top1["moco_in1m"] < top1["supervised"]
 
 
 def test_the_same_plan_again_comes_from_the_cache_and_without_it_runs_anew(
@@ -231,7 +269,7 @@ def uploaded(store: Store, task: str) -> list[str]:
 
 
 def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
-    moco: Moco, cluster: TestCluster, tmp_path: Path
+    moco: Moco, cluster: TestCluster, undisturbed: Run, tmp_path: Path
 ) -> None:
     """The pod is started again, and goes on from the checkpoint beside its output."""
     disturbed = moco.submit(*TRAINING)
@@ -247,26 +285,21 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     cluster.core.delete_namespaced_pod(pod.metadata.name, place.namespace, grace_period_seconds=0)
     time.sleep(1)
     moco.watch(disturbed)
-    undisturbed = moco.submit(*TRAINING)
-    moco.watch(undisturbed)
-
-    digests = []
-    for run in (disturbed, undisturbed):
-        moco("pull", run.id, "--output", str(tmp_path))
-        folder = tmp_path / run.id / "pretrain_moco_in1m" / "encoder"
-        digests.append(
-            {
-                name: e.sha256
-                for name, e in read_manifest(folder).files.items()
-                if "safetensors" in name
-            }
-        )
-    assert digests[0] == digests[1]
+    assert len({weights_of(moco, run, tmp_path) for run in (disturbed, undisturbed)}) == 1
     assert CONTINUED in moco("logs", disturbed.id, "pretrain_moco_in1m")
-    assert CONTINUED not in moco("logs", undisturbed.id, "pretrain_moco_in1m")
 
 
-def test_a_stopped_training_goes_on_in_a_new_run(moco: Moco) -> None:
+def weights_of(moco: Moco, run: Run, folder: Path) -> str:
+    """Pull a pre-training, and return the hash of its weights."""
+    moco("pull", run.id, "--output", str(folder))
+    files = read_manifest(folder / run.id / "pretrain_moco_in1m" / "encoder").files
+    (weights,) = (entry for name, entry in files.items() if name.endswith(".safetensors"))
+    return weights.sha256
+
+
+def test_a_stopped_training_goes_on_in_a_new_run_to_the_same_weights(
+    moco: Moco, undisturbed: Run, tmp_path: Path
+) -> None:
     stopped = moco.submit(*TRAINING)
     await_checkpoint(stopped)
     moco("cancel", stopped.id)
@@ -276,3 +309,31 @@ def test_a_stopped_training_goes_on_in_a_new_run(moco: Moco) -> None:
     again = moco.submit(stopped.id, "pretrain_moco_in1m", "--continue", command="rerun")
     moco.watch(again)
     assert CONTINUED in moco("logs", again.id, "pretrain_moco_in1m")
+    assert len({weights_of(moco, run, tmp_path) for run in (again, undisturbed)}) == 1
+
+
+@pytest.fixture
+def chart(helm: Helm, trainer: TestCluster) -> Iterator[None]:
+    """Install the chart with the training runtime in the runs' namespace."""
+    there = Helm(helm.binary, trainer.kubeconfig, "kubeflow")
+    runtime = ("--set", "trainer.enabled=true", "--set", "trainer.sharedMemory=1Gi")
+    there("install", "moco-nodes", CHART, *runtime)
+    try:
+        yield
+    finally:
+        there("uninstall", "moco-nodes")
+
+
+@pytest.mark.usefixtures("chart")
+def test_a_training_over_two_nodes_makes_what_two_processes_make(
+    moco: Moco, tmp_path: Path
+) -> None:
+    """A TrainJob in a pipeline's run; its runs find their account where the chart wrote it down."""
+    tiny = ("pretrain", *TINY, "--set", "pretrain.epochs=2")
+    together = moco.submit(*tiny, "--cluster", "nodes.pretrain=2")
+    moco.watch(together)
+    assert set(moco.states(together).values()) == {"finished"}
+    assert "deleting the TrainJob" in moco("logs", together.id, "pretrain_moco_in1m")
+    alone = moco.submit(*tiny, "--set", "pretrain.processes=2")
+    moco.watch(alone)
+    assert len({weights_of(moco, run, tmp_path) for run in (together, alone)}) == 1

@@ -13,6 +13,7 @@ from components.core.errors import ExitCode
 from components.core.manifest import read_manifest
 from components.core.stage import load_stage, stage_names
 from components.core.version import code_of
+from components.digits import STAGE as DIGITS
 from images.build import Engine
 from pipelines.recipes import Options, build_plan, load_recipe
 from tests.images.pod import RESTRICTED, SECONDS, Run, built_image
@@ -128,11 +129,8 @@ def test_a_stopped_training_saves_and_the_same_command_continues(
 ) -> None:
     plan = build_plan(load_recipe("pretrain"), Options(scale="digits"))
     digits = plan.step("digits").config.model_copy(update={"train_scenes": 400, "val_scenes": 50})
-    made = run(
-        *("python", "-m", "components.digits", "--config", digits.to_json()),
-        *("--output.imagenet", "/scratch/imagenet", "--output.inaturalist", "/scratch/inaturalist"),
-        options=mounted(shared),
-    )
+    outputs = {port: f"/scratch/{port}" for port in DIGITS.outputs}
+    made = run("python", *DIGITS.argv(digits.to_json(), {}, outputs), options=mounted(shared))
     assert made.returncode == 0, made.stderr
     assert read_manifest(shared / "imagenet").stage == "digits"
     config = plan.step("pretrain_moco_in1m").config.model_copy(update={"epochs": 1000})

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from components.core.errors import UsageError
-from pipelines.backends.cluster import ClusterOptions, resources_at
+from components.core.errors import ConfigError, UsageError
+from pipelines.backends.cluster import ClusterOptions, nodes_at, resources_at
 from pipelines.backends.kfp import compile_plan
+from pipelines.cluster.connection import cluster_options
 from pipelines.cluster.trainjob.__main__ import read_command
 from pipelines.recipes import Options, build_plan, load_recipe
 from tests.pipelines.launcher import Launcher
@@ -46,3 +48,46 @@ def test_more_gpus_bring_their_share_of_cores_and_memory(tmp_path: Path) -> None
     assert resources_at("digits", stage, ClusterOptions(gpus={"pretrain": 16})).gpus == 0
     with pytest.raises(UsageError, match="uses no GPU"):
         compile_plan(plan, tmp_path / "p.yaml", ClusterOptions(gpus={"report": 8}))
+
+
+def test_nodes_are_as_few_as_share_the_gpus_evenly_unless_they_are_said() -> None:
+    plan = build_plan(load_recipe("pretrain"), Options(scale="full"))
+    stage = plan.step("pretrain_moco_in1m").stage
+
+    def nodes(scale: str = "full", **options: Any) -> int:
+        return nodes_at(scale, stage, ClusterOptions(**options))
+
+    assert nodes() == 1
+    assert nodes(gpus={"pretrain": 12}, gpus_per_node=5) == 3
+    assert nodes(gpus={"pretrain": 7}, gpus_per_node=5) == 7
+    assert nodes(nodes={"pretrain": 2}) == 2
+    assert nodes("digits", gpus={"pretrain": 16}) == 1
+    assert nodes("digits", nodes={"pretrain": 2}) == 2
+    with pytest.raises(UsageError, match=r"nodes\.pretrain=3: its 8 GPUs cannot be shared evenly"):
+        nodes(nodes={"pretrain": 3})
+    with pytest.raises(UsageError, match="its 8 GPUs need 4 nodes of 2, as gpus_per_node says"):
+        nodes(nodes={"pretrain": 2}, gpus_per_node=2)
+
+
+def test_the_miniature_takes_several_nodes_without_gpus(tmp_path: Path) -> None:
+    plan = build_plan(load_recipe("pretrain"), Options(scale="digits"))
+    compiled = tmp_path / "pretrain.yaml"
+    compile_plan(plan, compiled, ClusterOptions(nodes={"pretrain": 2}))
+    launcher = Launcher(
+        compiled,
+        root="s3://bucket/artifacts",
+        work=tmp_path,
+        secrets={"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}},
+    )
+    given = read_command(launcher.pod("pretrain-moco-in1m").argv[3:])
+    assert (given.config.nodes, given.config.processes, given.config.gpus) == (2, 1, 0)
+    assert given.config.sure_cpus == "250m"
+    with pytest.raises(UsageError, match=r"nodes\.report=2: this stage is one process"):
+        compile_plan(plan, compiled, ClusterOptions(nodes={"report": 2}))
+
+
+def test_a_stage_that_is_none_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no stage 'pretrian'; did you mean 'pretrain'\?"):
+        cluster_options(["nodes.pretrian=2"], ask=False)
+    dotted = cluster_options(["gpus.classification.linear=4"], ask=False)
+    assert dotted.gpus == {"classification.linear": 4}

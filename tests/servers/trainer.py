@@ -42,6 +42,7 @@ class Controller:
         module: Module and version.
         package: Of its program, in the module.
         manifests: Folders of the module that kustomize builds.
+        definitions: Folder of the module with the kinds of objects that it brings.
         namespace: That it runs in.
         deployment: Its name there.
         kustomization: What the manifests lack.
@@ -51,6 +52,7 @@ class Controller:
     module: str
     package: str
     manifests: tuple[str, ...]
+    definitions: str
     namespace: str
     deployment: str
     kustomization: Mapping[str, Any]
@@ -71,6 +73,7 @@ JOBSET = Controller(
     module="sigs.k8s.io/jobset@v0.8.2",
     package=".",
     manifests=("config/default",),
+    definitions="config/components/crd/bases",
     namespace="jobset-system",
     deployment="jobset-controller-manager",
     kustomization={},
@@ -81,17 +84,19 @@ TRAINER = Controller(
     module="github.com/kubeflow/trainer/v2@v2.0.0",
     package="./cmd/trainer-controller-manager",
     manifests=tuple(f"manifests/base/{part}" for part in ("crds", "manager", "rbac", "webhook")),
+    definitions="manifests/base/crds",
     namespace="kubeflow-system",
     deployment="kubeflow-trainer-controller-manager",
     kustomization={
-        # As the module's own overlay has it, which also fetches JobSet from elsewhere.
+        # As the module's own overlay has them, which also fetches JobSet from elsewhere.
+        "namespace": "kubeflow-system",
         "secretGenerator": [
             {
                 "name": _CERTIFICATE,
                 "namespace": "kubeflow-system",
                 "options": {"disableNameSuffixHash": True},
             }
-        ]
+        ],
     },
 )
 
@@ -121,6 +126,20 @@ def install(cluster: TestCluster, controller: Controller) -> None:
             if time.monotonic() > deadline:
                 raise NoServerError(f"{controller.deployment} was not ready in {READY_SECONDS} s")
             time.sleep(1)
+
+
+def define(cluster: TestCluster, controller: Controller) -> None:
+    """Teach a cluster the kinds of a controller's objects, unless it knows them, without it.
+
+    Raises:
+        NoServerError: when their definitions cannot be had.
+    """
+    folder = module_folder(controller.module) / controller.definitions
+    files = sorted(folder.glob("*_*.yaml"))  # GROUP_KIND.yaml
+    names = [f"crd/{file.stem.partition('_')[2]}.{file.stem.partition('_')[0]}" for file in files]
+    if not _kubectl(cluster, "get", "--ignore-not-found", "--output=name", *names):
+        _kubectl(cluster, "apply", "--server-side", *(f"--filename={file}" for file in files))
+    _kubectl(cluster, "wait", "--for=condition=established", "--timeout=60s", *names)
 
 
 def build(controller: Controller) -> Path:
@@ -225,7 +244,6 @@ def _apply(cluster: TestCluster, controller: Controller) -> None:
         folder = Path(name)
         bases = [os.path.relpath(module / part, folder.resolve()) for part in controller.manifests]
         kustomization = {
-            "namespace": controller.namespace,
             "resources": bases,
             **controller.kustomization,
         }

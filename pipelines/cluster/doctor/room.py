@@ -9,13 +9,14 @@ from typing import Any
 from components.core.errors import UsageError
 from components.core.stage import Stage
 from pipelines.backends.cluster import (
+    MINIATURE_CPU,
     ClusterOptions,
     Toleration,
+    nodes_at,
     resource_parameter,
     resources_at,
     stages,
 )
-from pipelines.backends.kfp import MINIATURE_CPU
 from pipelines.cluster.doctor.findings import (
     FaultError,
     Finding,
@@ -29,7 +30,7 @@ from pipelines.cluster.doctor.site import Site
 from pipelines.cluster.trainjob import TrainJobConfig
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-KUEUE = ("kueue.x-k8s.io", "v1beta1")
+KUEUE = [("kueue.x-k8s.io", version) for version in ("v1beta2", "v1beta1")]
 TRAINER = ("trainer.kubeflow.org", "v1alpha1")
 REPELLING = ("NoSchedule", "NoExecute")
 AUTOSCALER = ("cluster-autoscaler-status", "kube-system")
@@ -173,7 +174,8 @@ def queue(site: Site) -> Iterator[Finding]:
     name = site.options.labels.get(QUEUE_LABEL)
     if name is None:
         return
-    if not _has_api(site, *KUEUE):
+    api = next((one for one in KUEUE if _has_api(site, *one)), None)
+    if api is None:
         raise FaultError(
             f"pods are labelled for the queue {name}, and the cluster has no Kueue",
             "--cluster labels={}",
@@ -183,7 +185,7 @@ def queue(site: Site) -> Iterator[Finding]:
         site.ask(
             f"look up the queue {name}",
             site.cluster.objects.get_namespaced_custom_object,
-            *KUEUE,
+            *api,
             site.namespace,
             "localqueues",
             name,
@@ -248,19 +250,20 @@ def needs(site: Site) -> list[Need]:
 
 def _need(site: Site, scale: str, stage: Stage[Any], accelerator: str) -> Need:
     wanted, values = resources_at(scale, stage, site.options), site.values()
-    if wanted.gpus > site.options.gpus_per_node:
+    requested = {"cpu": _quantity(MINIATURE_CPU)} if scale == "digits" else {}
+    nodes = nodes_at(scale, stage, site.options)
+    if nodes > 1:
         shared = TrainJobConfig.share(
-            wanted, site.options, image="", environment={}, claims={}, store_secret=""
+            wanted, site.options, nodes=nodes, image="", environment={}, claims={}, store_secret=""
         )
-        sizes = {accelerator: str(shared.gpus), "cpu": shared.cpus, "memory": shared.memory}
-        amounts = _amounts(sizes)
-        return Need(stage.name, amounts, amounts, shared.nodes)
+        sizes = {"cpu": shared.cpus, "memory": shared.memory}
+        limits = _amounts({accelerator: str(shared.gpus), **sizes} if shared.gpus else sizes)
+        return Need(stage.name, {**limits, **requested}, limits, nodes)
     gpus = {accelerator: values[resource_parameter("gpus", stage)]} if wanted.gpus else {}
     named = {
         name: values[resource_parameter(parameter, stage)] for name, parameter in SIZES.items()
     }
     limits = _amounts({**gpus, **named})
-    requested = {"cpu": _quantity(MINIATURE_CPU)} if scale == "digits" else {}
     return Need(stage.name, {**limits, **requested}, limits)
 
 

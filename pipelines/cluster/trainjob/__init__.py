@@ -40,6 +40,8 @@ class TrainJobConfig(Config):
     """TrainingRuntime in the namespace of the pod that follows."""
     cpus: str
     """CPU cores of a pod, as Kubernetes writes them."""
+    sure_cpus: str | None = None
+    """What of them no other pod can take; all by default."""
     memory: str
     """Memory of a pod, as Kubernetes writes it; what lies in /dev/shm counts."""
     gpus: NonNegativeInt = 0
@@ -69,26 +71,27 @@ class TrainJobConfig(Config):
         wanted: Resources,
         options: ClusterOptions,
         *,
+        nodes: int,
         image: str,
         environment: Mapping[str, str],
         claims: Mapping[str, str],
         store_secret: str,
         config_maps: Mapping[str, str] | None = None,
+        sure_cpus: str | None = None,
     ) -> Self:
-        """Share what a stage wants out over as few nodes as have it, to each the same.
+        """Share what a stage wants out over nodes, to each the same.
 
         Args:
             wanted: Of a stage, in all.
             options: Of the cluster.
+            nodes: How many; they share its GPUs evenly. Without GPUs a node has one process.
             image: Reference of the image, or what a platform replaces by it; so the others.
             environment: Variables of the stage.
             claims: Persistent volume claim by the folder that it is mounted at.
             store_secret: Secret with the store's credentials.
             config_maps: Config map by the folder that it is mounted at.
+            sure_cpus: CPU cores of a pod that no other can take.
         """
-        nodes = math.ceil(wanted.gpus / options.gpus_per_node)
-        while wanted.gpus % nodes:
-            nodes += 1
         shared_memory = math.ceil(wanted.shared_memory / nodes)
         fields = {
             "AWS_ACCESS_KEY_ID": options.access_key_field,
@@ -96,10 +99,11 @@ class TrainJobConfig(Config):
         }
         return cls(
             nodes=nodes,
-            processes=wanted.gpus // nodes,
+            processes=wanted.gpus // nodes or 1,
             image=image,
             runtime=options.trainer_runtime,
             cpus=str(math.ceil(wanted.cpus / nodes)),
+            sure_cpus=sure_cpus,
             memory=f"{math.ceil(wanted.memory / nodes) + shared_memory}Gi",
             gpus=wanted.gpus // nodes,
             accelerator=options.accelerator,

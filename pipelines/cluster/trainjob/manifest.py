@@ -81,7 +81,10 @@ def _spec(config: TrainJobConfig, command: Sequence[str]) -> Manifest:
             "numNodes": config.nodes,
             # Where limits stand without requests, Trainer makes it 1 without a word.
             "numProcPerNode": config.processes,
-            "resourcesPerNode": {"limits": sizes, "requests": dict(sizes)},
+            "resourcesPerNode": {
+                "limits": sizes,
+                "requests": {**sizes, "cpu": config.sure_cpus or config.cpus},
+            },
         },
         "podSpecOverrides": [_overrides(config)],
     }
