@@ -27,9 +27,9 @@ from components.segmentation.evaluate import EvaluateConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
 from components.training import distributed
 from components.vision.config import LoaderConfig
-from components.vision.datasets.semantic import IGNORED, SemanticSet
+from components.vision.datasets.semantic import IGNORED, SemanticSet, palette
 from components.vision.decoding import Pixels, read_image
-from components.vision.pictures import PICTURES, Colour, palette, write_sheet
+from components.vision.pictures import PICTURES, Colour, write_sheet
 
 log = get_logger(__name__)
 
