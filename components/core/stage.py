@@ -8,7 +8,6 @@ whoever runs a stage only supplies paths.
 
 import importlib
 import json
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -213,12 +212,12 @@ def load_stage(name: str) -> Stage[Any]:
 
 
 def stage_names() -> Iterator[str]:
-    """Find every stage below `components/` by its source, without importing it."""
-    for module in pkgutil.walk_packages(components.__path__, "components."):
-        source = Path(module.module_finder.path, *module.name.split(".")[-1:])  # type: ignore[union-attr]
-        source = source / "__init__.py" if module.ispkg else source.with_suffix(".py")
-        if source.is_file() and re.search(r"^STAGE\b.*= Stage\(", source.read_text("utf-8"), re.M):
-            yield module.name.removeprefix("components.")
+    """Find every stage below `components/` by its source, without importing anything."""
+    for root in map(Path, components.__path__):
+        for source in sorted(root.rglob("*.py")):
+            if re.search(r"^STAGE\b.*= Stage\(", source.read_text("utf-8"), re.M):
+                parts = source.relative_to(root).with_suffix("").parts
+                yield ".".join(part for part in parts if part != "__init__")
 
 
 def _input_argument(name: str, source: Source) -> list[str]:

@@ -33,6 +33,7 @@ class DetectionConfig(TrainingConfig):
     library: Literal["auto", Library] = "auto"
     """which builds the model; the paper's detectron2 where it is installed"""
     model: ModelConfig = ModelConfig()
+    """the detector on the backbone"""
     iterations: PositiveInt = 90_000
     """length of training, steps"""
     batch_size: PositiveInt = 16

@@ -19,6 +19,7 @@ class DensePoseConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.307}
 
     model: ModelConfig = ModelConfig(masks=False, surface="legacy", sampling=2)
+    """R50-FPN with a DensePose head (A.3)"""
     iterations: PositiveInt = 130_000
     """length of training, steps: the schedule s1x (A.3)"""
     lr: PositiveFloat = 0.002

@@ -22,6 +22,7 @@ class KeypointsConfig(DetectionConfig):
     model: ModelConfig = ModelConfig(
         masks=False, keypoints=True, rpn=RpnConfig(proposals=(1500, 1000))
     )
+    """R50-FPN with a keypoint head, and more proposals, which its boxes need"""
     iterations: PositiveInt = ITERATIONS["2x"]
     """length of training, steps (A.2)"""
     schedule: Schedule = schedule("2x")

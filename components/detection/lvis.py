@@ -17,6 +17,7 @@ class LvisConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.292}
 
     model: ModelConfig = ModelConfig(score_threshold=1e-4, detections=300)
+    """R50-FPN with as many detections as LVIS counts"""
     repeat_threshold: Fraction = 0.001
     """share of images below which a class has its images repeated"""
 

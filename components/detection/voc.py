@@ -20,6 +20,7 @@ class VocConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"c4": 0.537, "dc5": 0.380, "fpn": 0.210}
 
     model: ModelConfig = c4(masks=False)
+    """R50-C4 (A.1 ii)"""
     iterations: PositiveInt = 24_000
     """length of training, steps (A.1)"""
     schedule: Schedule = Schedule(drops=(18 / 24, 22 / 24), by_epoch=False, warmup=100)

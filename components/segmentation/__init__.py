@@ -67,8 +67,8 @@ class SegmentationConfig(TrainingConfig):
         """
         return self.derive(
             architecture="resnet_digits",
-            channels=64,
-            iterations=320,
+            channels=128,
+            iterations=280,
             batch_size=4,
             lr=0.025,
             lr_batch=4,

@@ -4,7 +4,6 @@ import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +27,9 @@ from components.segmentation.evaluate import EvaluateConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
 from components.training import distributed
 from components.vision.config import LoaderConfig
-from components.vision.datasets.semantic import IGNORED, SemanticSet
-from components.vision.decoding import read_image
-from components.vision.pictures import PICTURES, Colour, palette, write_sheet
+from components.vision.datasets.semantic import IGNORED, SemanticSet, palette
+from components.vision.decoding import Pixels, read_image
+from components.vision.pictures import PICTURES, Colour, write_sheet
 
 log = get_logger(__name__)
 
@@ -175,7 +174,7 @@ def write_measured(
 def _write_pictures(path: Path, images: SemanticSet, dataset: Data, predictions: Path) -> None:
     colours = palette()
     shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int)).tolist()
-    rows: list[Sequence[Any]] = []
+    rows: list[Sequence[Pixels]] = []
     seen: set[int] = set()
     for index in shown:
         truth = images.labels(index)

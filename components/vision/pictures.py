@@ -1,11 +1,9 @@
-"""Pictures for people: label maps in colours, and sheets of images beside what was predicted."""
+"""Pictures for people: sheets of images beside what was predicted, with a legend."""
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from components.vision.decoding import Pixels
@@ -22,17 +20,6 @@ _GAP = 6
 _LINE = 20
 _WHITE: Colour = (255, 255, 255)
 _BLACK: Colour = (0, 0, 0)
-
-
-def palette() -> npt.NDArray[np.uint8]:
-    """Return VOC's colours, (256, 3): a number's bits, three by three, become high bits of RGB."""
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (numbers >> channel & 1) << 7 - bit
-        numbers >>= 3
-    return colours.astype(np.uint8)
 
 
 def write_sheet(

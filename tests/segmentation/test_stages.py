@@ -39,7 +39,16 @@ def test_a_tiny_set_is_memorised(tmp_path: Path, voc_folder: Path, backbone: Pat
     shutil.copytree(root / "SegmentationClassAug", root / "SegmentationClass")
     lists = root / "ImageSets/Segmentation"
     shutil.copy(lists / "train_aug.txt", lists / "val.txt")
-    config = tiny("voc", iterations=240, batch_size=8, lr=0.05, channels=32, scale=(1, 1), crop=65)
+    config = tiny(
+        "voc",
+        iterations=200,
+        batch_size=12,
+        lr_batch=12,
+        lr=0.1,
+        channels=128,
+        scale=(1, 1),
+        crop=65,
+    )
     run = run_here(config, data, backbone, tmp_path)
     assert run.metrics.values["mIoU"] > 70
     losses = [loss for _, loss in run.metrics.curves["loss"]]

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from components.vision.pictures import LARGEST, palette, write_sheet
+from components.vision.datasets.semantic import palette
+from components.vision.pictures import LARGEST, write_sheet
 
 
 def test_the_palette_is_vocs() -> None:

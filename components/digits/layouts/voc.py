@@ -15,8 +15,7 @@ from components.digits.layouts.images import render_pictures, write_jpeg
 from components.digits.pictures import Picture, Thing
 from components.digits.source import Digits, real_digits
 from components.vision.datasets.rle import Pixels
-from components.vision.datasets.semantic import IGNORED
-from components.vision.pictures import palette
+from components.vision.datasets.semantic import IGNORED, palette
 
 ORDER = tuple(sorted(NAMES))
 """The classes in the order of their numbers: by name, as the original's are."""

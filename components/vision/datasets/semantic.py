@@ -63,3 +63,14 @@ class SemanticSet:
                 f"{len(self.classes) - 1}, {IGNORED} where a pixel does not count)"
             )
         return labels
+
+
+def palette() -> npt.NDArray[np.uint8]:
+    """Return VOC's colours, (256, 3): a number's bits, three by three, become high bits of RGB."""
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (numbers >> channel & 1) << 7 - bit
+        numbers >>= 3
+    return colours.astype(np.uint8)
