@@ -11,8 +11,8 @@ UV := $(VENV)/bin/uv
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: setup  ## set up, then run the whole appendix in miniature on handwritten digits
-	$(BIN)/moco run appendix --scale digits
+run: setup  ## set up, then run one column of each kind of task, in miniature on handwritten digits
+	$(BIN)/moco run first_look --scale digits
 
 test: setup-dev check unit  ## set up, then lint, types, import contracts and all tests
 
