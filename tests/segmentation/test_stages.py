@@ -93,6 +93,7 @@ def test_predictions_are_files_as_the_servers_take_them(
     assert labels.shape == np.asarray(Image.open(truth)).shape[:2]
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_to_the_same_weights(
     tmp_path: Path, voc_folder: Path, backbone: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_killed_training_continues_to_the_same_weights(
     assert continued.metrics == whole.metrics
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(
     tmp_path: Path, voc_folder: Path, backbone: Path, trained: Run
 ) -> None:
