@@ -1,8 +1,10 @@
 """Predictions as files in the data set's own format, and what is measured of such files."""
 
 import io
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,12 +165,20 @@ def write_measured(
         "dataset": dataset,
         "split": split,
         "images": len(images),
-        "iou": dict(figures.per_class),
     }
     write_metrics(
         metrics, Metrics(values=dict(figures.values), curves=dict(curves or {}), details=details)
     )
+    per_class = json.dumps(list(_per_class(figures, images)), indent=1)
+    (metrics / "per_class.json").write_text(per_class + "\n", "utf-8")
     _write_pictures(metrics / PICTURES / "predictions.jpg", images, dataset, predictions)
+
+
+def _per_class(figures: Figures, images: SemanticSet) -> Iterator[dict[str, JsonValue]]:
+    """Yield for every class in how many images it is, and its IoU if it has one."""
+    shown = Counter(label for i in range(len(images)) for label in np.unique(images.labels(i)))
+    for label, name in enumerate(images.classes):
+        yield {"class": name, "images": shown[label], "IoU": figures.per_class.get(name)}
 
 
 def _write_pictures(path: Path, images: SemanticSet, dataset: Data, predictions: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from components.core.errors import UsageError
 from components.core.stage import Kind
 from pipelines.backends.cluster import (
+    MINIATURE,
     MINIATURE_CPU,
     ClusterOptions,
     Parameter,
@@ -154,7 +155,8 @@ def _add_tasks(
         arguments[CONFIG] = step.config.to_json()
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
         nodes, more = _nodes(plan, step, cluster)
-        text = component_text(step, _environment(step, cluster), states.get(step.name), nodes, more)
+        environment = _environment(plan, step, cluster)
+        text = component_text(step, environment, states.get(step.name), nodes, more)
         arguments |= {name: parameters[name] for name in more}
         task = components.load_component_from_text(text)(**arguments)
         task.set_display_name(step.name)
@@ -187,7 +189,7 @@ def _nodes(
         nodes=nodes,
         sure_cpus=MINIATURE_CPU if plan.scale == "digits" else None,
         image=parameter_placeholder(IMAGE),
-        environment=_environment(step, cluster),
+        environment=_environment(plan, step, cluster),
         claims={path: parameter_placeholder(name) for path, name in claims.items()},
         store_secret=parameter_placeholder(STORE_SECRET),
         config_maps={CERTIFICATES: cluster.store_ca} if cluster.store_ca else {},
@@ -195,15 +197,20 @@ def _nodes(
     return job, [*claims.values(), STORE_SECRET]
 
 
-def _environment(step: Step, cluster: ClusterOptions) -> dict[str, str]:
+def _environment(plan: Plan, step: Step, cluster: ClusterOptions) -> dict[str, str]:
+    environment = dict(USER_ENVIRONMENT)
+    if plan.scale == "digits":
+        # Libraries count the node's cores, not those that the pod may use: their threads would
+        # wait for each other at every operation.
+        environment["OMP_NUM_THREADS"] = str(MINIATURE.cpus)
     if not step.stage.resumable:
-        return USER_ENVIRONMENT
+        return environment
     store = {
         "MOCO_S3_ENDPOINT": cluster.store_endpoint,
         "AWS_REGION": cluster.store_region,
         "AWS_CA_BUNDLE": f"{CERTIFICATES}/ca.crt" if cluster.store_ca else None,
     }
-    return {**USER_ENVIRONMENT, **{name: value for name, value in store.items() if value}}
+    return {**environment, **{name: value for name, value in store.items() if value}}
 
 
 def _import(existing: Existing, name: str, parameters: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
@@ -233,19 +234,18 @@ class LogStream:
         last: datetime | None = None
         while True:
             try:
-                for moment, line in follow_lines(
-                    self.cluster.core, self.place.namespace, pod, MAIN, last
-                ):
-                    last = moment
-                    yield line
-            except HTTPError:
-                pass
+                with suppress(HTTPError):
+                    for moment, line in follow_lines(
+                        self.cluster.core, self.place.namespace, pod, MAIN, last
+                    ):
+                        last = moment
+                        yield line
+                if not self._goes_on(pod):
+                    return
             except ApiException as error:
                 if error.status == 404:  # the pod has been deleted
                     return
                 raise
-            if not self._goes_on(pod):
-                return
             time.sleep(AGAIN)
 
     def _goes_on(self, pod: str) -> bool:

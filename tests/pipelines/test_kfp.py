@@ -204,6 +204,14 @@ def test_the_miniature_needs_neither_gpu_nor_volume(compiled: Compile, trainer: 
     assert not any("pvcMount" in config for config in platform.values())
 
 
+def test_the_miniatures_libraries_take_the_cores_of_the_pod_not_of_the_node(
+    compiled: Compile, trainer: Stage[Any]
+) -> None:
+    spec, _ = compiled(sample(trainer, "digits"))
+    for step in ("first", "report"):
+        assert {"name": "OMP_NUM_THREADS", "value": "1"} in container(spec, step)["env"]
+
+
 def test_a_pod_passes_restricted_and_has_somewhere_to_write(
     compiled: Compile, trainer: Stage[Any]
 ) -> None:
