@@ -55,6 +55,7 @@ def head_of(kind: str) -> Head:
 
 def converted(folder: Path, architecture: Architecture = "resnet_digits") -> Backbone:
     """Write a backbone's artifact; return it, in evaluation mode."""
+    torch.manual_seed(0)
     encoder = trained_encoder(architecture)
     folder.mkdir()
     write_backbone(encoder, "random", folder)
