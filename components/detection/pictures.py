@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from components.detection.interface import Prediction
 from components.vision.datasets.instances import Instances, InstanceSet
+from components.vision.datasets.semantic import palette
 from components.vision.decoding import Pixels, read_image
-from components.vision.pictures import PICTURES, Colour, palette, write_sheet
+from components.vision.pictures import PICTURES, Colour, write_sheet
 
 SHEET = f"{PICTURES}/predictions.jpg"
 SHOWN_SCORE = 0.5  # what is less certain would only cover the picture
