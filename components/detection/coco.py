@@ -1,12 +1,12 @@
 """Stage: COCO detection and instance segmentation with Mask R-CNN (Sec. 4.2, Appendix A.8)."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from components.core.main import main
 from components.core.stage import Stage
 from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
-from components.detection.presets import ITERATIONS, Length, c4, schedule
+from components.detection.presets import ITERATIONS, SHORTER, Length, c4, schedule
 
 
 class CocoConfig(DetectionConfig):
@@ -14,6 +14,10 @@ class CocoConfig(DetectionConfig):
 
     task: ClassVar[Task] = "coco"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.261, "c4": 0.584, "dc5": 0.471}
+
+    def miniature(self) -> Self:
+        """Derive the experiment for the digits world; schedules keep their proportions."""
+        return self.shrink(iterations=self.iterations // SHORTER)
 
 
 def mask_rcnn_fpn(length: Length = "1x") -> CocoConfig:

@@ -1,13 +1,13 @@
 """Stage: LVIS v0.5 instance segmentation with Mask R-CNN (Appendix A.4)."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from components.core.main import main
 from components.core.stage import Stage
 from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
 from components.detection.model import Fraction, ModelConfig
-from components.detection.presets import ITERATIONS, schedule
+from components.detection.presets import ITERATIONS, SHORTER, schedule
 
 
 class LvisConfig(DetectionConfig):
@@ -20,6 +20,10 @@ class LvisConfig(DetectionConfig):
     """R50-FPN with as many detections as LVIS counts"""
     repeat_threshold: Fraction = 0.001
     """share of images below which a class has its images repeated"""
+
+    def miniature(self) -> Self:
+        """Derive the experiment for the digits world; schedules keep their proportions."""
+        return self.shrink(iterations=self.iterations // SHORTER)
 
 
 def mask_rcnn(

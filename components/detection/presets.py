@@ -18,6 +18,10 @@ SINGLE_MAP = RpnConfig(proposals_before=(12_000, 6000), proposals=(2000, 1000))
 """detectron2's region proposals from one map of features, C4's and DC5's."""
 
 
+SHORTER = 600
+"""Iterations of the paper for one of the miniature, where lengths of training are compared."""
+
+
 def schedule(length: Length) -> Schedule:
     """Return detectron2's schedule of a length: drops at fixed steps, 1,000 of warm-up."""
     return Schedule(drops=_DROPS[length], by_epoch=False, warmup=1000)
