@@ -8,7 +8,6 @@ from pipelines.recipes import (
     Recipe,
     coco_fpn,
     densepose,
-    inaturalist,
     keypoints,
     linear,
     lvis,
@@ -17,7 +16,7 @@ from pipelines.recipes import (
 )
 from pipelines.recipes._shared import measure_all, report
 
-TABLES = (linear, inaturalist, voc, coco_fpn, keypoints, densepose, lvis, segmentation)
+TABLES = (linear, voc, coco_fpn, keypoints, densepose, lvis, segmentation)
 COLUMNS = ("c4", "1x", "voc")
 
 
