@@ -3,7 +3,7 @@
 `MOCO_TEST_KFP` is the server's URL. `MOCO_TEST_KUBECONFIG` and `MOCO_TEST_IMAGE` name the cluster
 behind it and the project's image on its nodes; `MOCO_TEST_KFP_STORE` is the store of the
 installation as this machine reaches it, if that is not how pods reach it. What a run of all this
-costs: about 25 minutes on two cores.
+costs: about 40 minutes on two cores that others use too.
 """
 
 import json
@@ -44,7 +44,7 @@ TRAINING = [
     *("--no-checks", "--no-cache"),
 ]
 CONTINUED = "continuing from a checkpoint"
-RUN_SECONDS = 900
+RUN_SECONDS = 1800
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -173,11 +173,11 @@ def report_as_pulled(moco: Moco, run: Run, folder: Path) -> dict[str, Any]:
 def test_the_whole_miniature_runs_to_a_report_that_shows_what_the_paper_shows(
     moco: Moco, tmp_path: Path
 ) -> None:
-    """Every step at its full size, as `moco submit appendix --scale digits` has it."""
+    """Every step at its full size; a quarter of an hour, on two cores that others use too."""
     run = moco.submit("appendix", "--scale", "digits", "--no-cache")
     moco.watch(run)
     assert set(moco.states(run).values()) == {"finished"}
-    assert "saved" in moco("logs", run.id, "pretrain_moco_in1m")
+    assert "knn_accuracy" in moco("logs", run.id, "pretrain_moco_in1m")
 
     report = report_as_pulled(moco, run, tmp_path)
     cells = [cell for table in report["tables"] for row in table["rows"] for cell in row["cells"]]
@@ -289,12 +289,13 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     assert CONTINUED in moco("logs", disturbed.id, "pretrain_moco_in1m")
 
 
-def weights_of(moco: Moco, run: Run, folder: Path) -> str:
-    """Pull a pre-training, and return the hash of its weights."""
+def weights_of(moco: Moco, run: Run, folder: Path) -> frozenset[tuple[str, str]]:
+    """Pull a pre-training, and return the hashes of its weights, by file."""
     moco("pull", run.id, "--output", str(folder))
     files = read_manifest(folder / run.id / "pretrain_moco_in1m" / "encoder").files
-    (weights,) = (entry for name, entry in files.items() if name.endswith(".safetensors"))
-    return weights.sha256
+    weights = frozenset((n, e.sha256) for n, e in files.items() if n.endswith(".safetensors"))
+    assert weights
+    return weights
 
 
 def test_a_stopped_training_goes_on_in_a_new_run_to_the_same_weights(
