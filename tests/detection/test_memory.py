@@ -16,13 +16,13 @@ GOALS = {
     "coco": {"AP50": 90, "mask_AP50": 80},
     "voc": {"AP50": 80, "AP50_area": 80},
     "keypoints": {"AP50": 90, "keypoint_AP50": 40},
-    "densepose": {"AP50": 70},
+    "densepose": {"AP50": 85, "gps_AP50": 50},
     "lvis": {"AP50": 40, "mask_AP50": 40},
     "cityscapes": {"mask_AP50": 60},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "coco": {"iterations": 300},  # ten classes and masks
-    "densepose": {"iterations": 120},
+    "densepose": {"iterations": 300},
 }
 FILES = {"voc": "comp4_det_test_seven.txt", "cityscapes": "inkstadt_000000_000019_pred.txt"}
 
@@ -79,11 +79,6 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     model = {"model": run.folder / "model", "backbone": backbone}
     assert evaluate(tmp_path / "model", data, task, **model).values == values
 
-    if task == "densepose":  # its own AP needs longer: the surface is what is learned last
-        for part in ("coarse", "part", "u", "v"):
-            curve = [loss for _, loss in run.metrics.curves[f"loss_surface_{part}"]]
-            assert curve[-1] < curve[0]
-        assert "gps_AP50" in values
     if task == "lvis":  # its own annotations say which classes are rare
         assert values.keys() & {"mask_APr", "mask_APc", "mask_APf"}
     if task == "coco":
