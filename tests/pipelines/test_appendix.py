@@ -19,6 +19,8 @@ from tests.pipelines.launcher import Launcher
 TINY = (
     Setting("digits", "train_scenes", "192"),
     Setting("digits", "val_scenes", "30"),
+    Setting("digits", "pictures.train", "20"),
+    Setting("digits", "pictures.val", "20"),
     Setting("pretrain", "epochs", "1"),
     Setting("classification.linear", "epochs", "1"),
     Setting("classification.imagenet", "epochs", "1"),
