@@ -29,14 +29,16 @@ def draw_predictions(
     rows, labels = [], set()
     for index, prediction in sorted(predictions.items()):
         instances = images[index]
-        certain = (prediction.scores >= SHOWN_SCORE).nonzero().flatten().tolist()
+        # By falling score: where nothing is certain, the best guess.
+        certain = list(range(max(1, int((prediction.scores >= SHOWN_SCORE).sum()))))
+        certain = certain[: len(prediction)]
         labels |= {*instances.labels.tolist(), *prediction.labels[certain].tolist()}
         canvas = _Canvas(read_image(images.path(index)), images.categories.skeleton)
         rows.append([canvas.draw(_true(instances)), canvas.draw(_found(prediction, certain))])
     if rows:
         names = images.categories.names
         legend = {names[label]: _colour(label) for label in sorted(labels)[:_CLASSES]}
-        titles = ["ground truth", f"predicted (score over {SHOWN_SCORE:g})"]
+        titles = ["ground truth", f"predicted (score over {SHOWN_SCORE:g}, or the best)"]
         write_sheet(folder / SHEET, titles, rows, legend)
 
 

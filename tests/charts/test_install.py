@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig
+from components.digits import DigitsConfig, PicturesConfig
 from pipelines.cluster.connection import Cluster, cluster_options
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, pods, rendered
 from tests.servers.cluster import TestCluster, restricted_pod
@@ -235,7 +235,8 @@ def test_a_data_set_in_a_claim_is_checked_in_the_cluster_and_outlives_the_releas
 
     check = ["moco", "data", "check", "imagenet", "/data/imagenet/world"]
     there(*install)
-    config = DigitsConfig(train_scenes=40, val_scenes=20).to_json()
+    few = PicturesConfig(train=20, val=20)
+    config = DigitsConfig(train_scenes=40, val_scenes=20, pictures=few).to_json()
     outputs = {port: f"/tmp/{port}" for port in DIGITS.outputs}
     outputs["imagenet"] = "/data/imagenet/world"
     assert on_data_set("empty", check)[0] == 65

@@ -34,6 +34,7 @@ __all__ = ["helm", "trainer"]
 SEED = secrets.randbelow(1 << 30)
 TINY = [
     *("--scale", "digits", "--set", "digits.train_scenes=192", "--set", "digits.val_scenes=30"),
+    *("--set", "digits.pictures.train=20", "--set", "digits.pictures.val=20"),
     *("--set", f"digits.seed={SEED}"),
 ]
 LINEAR = ["linear", *TINY, "--set", "classification.linear.epochs=1", "--no-checks"]
@@ -152,7 +153,7 @@ def test_a_finished_run_is_shown_read_pulled_and_reported_offline(
     assert states.pop("convert_random") in ("finished", "reused")
     assert set(states.values()) == {"finished"}
     assert finished.id in moco("status")
-    assert "scenes written" in moco("logs", finished.id, "digits")
+    assert "layout written" in moco("logs", finished.id, "digits")
 
     report_as_pulled(moco, finished, tmp_path)
     assert "linear" in moco("explain", finished.id, "linear/random/imagenet")

@@ -20,7 +20,7 @@ from components.core.errors import ClusterError, ExitCode
 from components.core.manifest import MANIFEST, Manifest
 from components.core.store import Store, open_store
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig
+from components.digits import DigitsConfig, PicturesConfig
 from components.pretrain import STAGE, PretrainConfig
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.cluster.connection import Cluster
@@ -218,7 +218,8 @@ def place(
 
 def _digits(folder: Path) -> Path:
     """Write the miniature's images, an artifact of its own stage."""
-    config = DigitsConfig(train_scenes=64, val_scenes=30, pixels=48)
+    few = PicturesConfig(train=20, val=20)
+    config = DigitsConfig(train_scenes=64, val_scenes=30, pixels=48, pictures=few)
     outputs = {name: str(folder / name) for name in DIGITS.outputs}
     subprocess.run([sys.executable, *DIGITS.argv(config, {}, outputs)], check=True)
     return folder / "imagenet"

@@ -128,7 +128,8 @@ def test_a_stopped_training_saves_and_the_same_command_continues(
     image: str, run: Run, container: str, shared: Path
 ) -> None:
     plan = build_plan(load_recipe("pretrain"), Options(scale="digits"))
-    digits = plan.step("digits").config.model_copy(update={"train_scenes": 400, "val_scenes": 50})
+    digits = plan.step("digits").config
+    digits = digits.derive(train_scenes=400, val_scenes=50, pictures={"train": 20, "val": 20})
     outputs = {port: f"/scratch/{port}" for port in DIGITS.outputs}
     made = run("python", *DIGITS.argv(digits.to_json(), {}, outputs), options=mounted(shared))
     assert made.returncode == 0, made.stderr

@@ -11,7 +11,7 @@ EVERY_STAGE = Options(
     settings=(
         Setting("digits", "train_scenes", "192"),
         Setting("digits", "val_scenes", "30"),
-        Setting("digits", "pictures.train", "40"),
+        Setting("digits", "pictures.train", "20"),
         Setting("digits", "pictures.val", "20"),
         Setting("pretrain", "epochs", "1"),
         Setting("segmentation", "iterations", "2"),
