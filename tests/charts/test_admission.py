@@ -145,7 +145,8 @@ def test_every_stages_pod_is_admitted_under_restricted(
         there_are = given.derive(gpus_per_node=gpus)
         compiled = Compiled.of("appendix", scale, there_are, tmp_path / "appendix.yaml")
         pods |= dict(compiled.pods(given.service_account or ""))
-    stages = {f"components.{name}" for name in stage_names()}
+    # Measuring again is a step that people run by hand; no recipe has it.
+    stages = {f"components.{name}" for name in stage_names() if not name.endswith(".evaluate")}
     only = "pipelines.cluster.trainjob" if scale == "full" else "components.digits"
     assert set(pods) == stages - {"components.digits"} | {only}
     for pod in pods.values():

@@ -151,7 +151,9 @@ def test_nothing_but_sources_reaches_a_build(
 
     made_by_docker = {".dockerenv", "dev", "etc"}
     assert {name.partition("/")[0] for name in names} - made_by_docker == {
-        *("LICENSE", "README.md", "pyproject.toml", "components", "pipelines"),
+        *("LICENSE", "README.md", "pyproject.toml", "components", "images", "pipelines"),
         *(lock.name for lock in ROOT.glob("requirements-*.lock")),
     }
+    # Where detectron2 comes from, which its image is built with.
+    assert [name for name in names if name.startswith("images/")] == ["images/detectron2/source"]
     assert not [name for name in names if "__pycache__" in name]
