@@ -11,7 +11,7 @@ from components.core.errors import ExitCode, MocoError, of_os_error
 
 HELP = "The transfer experiments of the MoCo paper's appendix: measured beside published."
 EPILOGUE = """\
-Start with: moco run appendix --scale digits
+Start with: moco run first_look --scale digits
 
 RUN is a run's id or the beginning of one, a recipe (its newest run, reruns aside), a path, \
 or the URL of a run's folder in a bucket. Runs are kept in ./runs, or where MOCO_RUNS says. Every \

@@ -185,7 +185,7 @@ def _list_runs(runs: list[Run], json: bool) -> None:
         print_json([_run_facts(run) for run in runs])
         return
     if not runs:
-        say(f"No runs in {runs_folder()}. `moco run appendix --scale digits` makes one.")
+        say(f"No runs in {runs_folder()}. `moco run first_look --scale digits` makes one.")
         return
     rows = []
     for run in runs:
