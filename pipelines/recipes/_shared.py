@@ -140,6 +140,22 @@ def train_cells(
     return metrics
 
 
+def training(
+    table: Table,
+    stage: Stage[C],
+    *,
+    data: str | None = None,
+    config: Callable[[Cell], C],
+) -> Measure:
+    """Return what adds one training for every chosen cell of a table; see `train_cells`."""
+
+    def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
+        brought = chosen(table, options)
+        return brought, train_cells(plan, options, brought, stage, data=data, config=config)
+
+    return measure
+
+
 def one_table(name: str, summary: str, measure: Measure) -> Recipe:
     """Make the recipe that fills one table and reports it."""
     return several_tables(name, summary, [measure])

@@ -3,14 +3,11 @@
 from components.detection.cityscapes import STAGE as CITYSCAPES
 from components.detection.cityscapes import mask_rcnn
 from components.report import Column, Metric, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -31,18 +28,11 @@ TABLE = Table(
     command="moco run cityscapes --rows {row} --trials {trials}",
 )
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        CITYSCAPES,
-        data="cityscapes",
-        config=lambda cell: mask_rcnn().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    CITYSCAPES,
+    data="cityscapes",
+    config=lambda cell: mask_rcnn().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("cityscapes", "Table 6: Cityscapes instance segmentation", measure)

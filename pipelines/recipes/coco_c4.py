@@ -3,15 +3,12 @@
 from components.detection.coco import STAGE as COCO
 from components.detection.coco import mask_rcnn_c4
 from components.report import Column, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     BOXES_AND_MASKS,
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -41,21 +38,13 @@ TABLE = Table(
     command="moco run coco_c4 --rows {row} --columns {column} --trials {trials}",
 )
 
-
 CONFIGS = {"1x": mask_rcnn_c4("1x"), "2x": mask_rcnn_c4("2x")}
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        COCO,
-        data="coco",
-        config=lambda cell: CONFIGS[cell.column].derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    COCO,
+    data="coco",
+    config=lambda cell: CONFIGS[cell.column].derive(seed=cell.trial),
+)
 
 RECIPE = one_table("coco_c4", "Tables 5c and 5d: COCO, Mask R-CNN R50-C4", measure)

@@ -3,14 +3,11 @@
 from components.detection.densepose import STAGE as DENSEPOSE
 from components.detection.densepose import densepose_rcnn
 from components.report import Column, Metric, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -39,18 +36,11 @@ TABLE = Table(
     ),
 )
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        DENSEPOSE,
-        data="coco",
-        config=lambda cell: densepose_rcnn().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    DENSEPOSE,
+    data="coco",
+    config=lambda cell: densepose_rcnn().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("densepose", "Appendix A.3: COCO dense pose estimation", measure)

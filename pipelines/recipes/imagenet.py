@@ -3,15 +3,12 @@
 from components.classification.imagenet import STAGE as IMAGENET
 from components.classification.imagenet import fine_tuning, from_scratch
 from components.report import Column, Metric, Published, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     MOCO_IG1B,
     MOCO_IN1M,
     RANDOM,
-    chosen,
     one_table,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -35,19 +32,13 @@ TABLE = Table(
     ),
 )
 
+CONFIGS = {"random": from_scratch}
 
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    recipes = {"random": from_scratch}
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        IMAGENET,
-        data="imagenet",
-        config=lambda cell: recipes.get(cell.row, fine_tuning)().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    IMAGENET,
+    data="imagenet",
+    config=lambda cell: CONFIGS.get(cell.row, fine_tuning)().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("imagenet", "Appendix A.7: ImageNet fine-tuning, end to end", measure)

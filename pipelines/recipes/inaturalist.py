@@ -3,13 +3,10 @@
 from components.classification.inaturalist import STAGE as INATURALIST
 from components.classification.inaturalist import fine_tuning, from_scratch
 from components.report import Column, Metric, Published, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -29,19 +26,13 @@ TABLE = Table(
     command="moco run inaturalist --rows {row} --trials {trials}",
 )
 
+CONFIGS = {"random": from_scratch}
 
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a fine-tuning for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    recipes = {"random": from_scratch}
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        INATURALIST,
-        data="inaturalist",
-        config=lambda cell: recipes.get(cell.row, fine_tuning)().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    INATURALIST,
+    data="inaturalist",
+    config=lambda cell: CONFIGS.get(cell.row, fine_tuning)().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("inaturalist", "Appendix A.6: iNaturalist 2018 fine-tuning", measure)

@@ -3,14 +3,11 @@
 from components.detection.keypoints import STAGE as KEYPOINTS
 from components.detection.keypoints import keypoint_rcnn
 from components.report import Column, Metric, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -35,18 +32,11 @@ TABLE = Table(
     command="moco run keypoints --rows {row} --trials {trials}",
 )
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        KEYPOINTS,
-        data="coco",
-        config=lambda cell: keypoint_rcnn().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    KEYPOINTS,
+    data="coco",
+    config=lambda cell: keypoint_rcnn().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("keypoints", "Appendix A.2: COCO keypoint detection", measure)

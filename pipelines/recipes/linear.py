@@ -3,15 +3,12 @@
 from components.classification.linear import STAGE as LINEAR
 from components.classification.linear import LinearConfig
 from components.report import Column, Metric, Published, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     MOCO_IN1M,
     RANDOM,
     SUPERVISED,
-    chosen,
     one_table,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -27,18 +24,11 @@ TABLE = Table(
     notes=("The released code's log has 60.8 ± 0.2 over 5 trials.",),
 )
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a linear classifier for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        LINEAR,
-        data="imagenet",
-        config=lambda cell: LinearConfig(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    LINEAR,
+    data="imagenet",
+    config=lambda cell: LinearConfig(seed=cell.trial),
+)
 
 RECIPE = one_table("linear", "Table 1: linear classification of frozen features", measure)

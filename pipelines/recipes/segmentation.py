@@ -3,14 +3,11 @@
 from components.report import Column, Metric, Table
 from components.segmentation import STAGE as SEGMENTATION
 from components.segmentation import cityscapes, voc
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 TABLE = Table(
@@ -36,17 +33,10 @@ TABLE = Table(
 
 CONFIGS = {"voc": voc, "cityscapes": cityscapes}
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a fine-tuning for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        SEGMENTATION,
-        config=lambda cell: CONFIGS[cell.column]().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    SEGMENTATION,
+    config=lambda cell: CONFIGS[cell.column]().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("segmentation", "Appendix A.5: semantic segmentation by an FCN", measure)

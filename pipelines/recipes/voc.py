@@ -3,14 +3,11 @@
 from components.detection.voc import STAGE as VOC
 from components.detection.voc import faster_rcnn_c4, faster_rcnn_dc5
 from components.report import Column, Metric, Published, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
 from pipelines.recipes._shared import (
     INITIALISATIONS,
-    chosen,
     one_table,
     published,
-    train_cells,
+    training,
 )
 
 RELEASED = "the spread is that of the released code's log, 5 trials"
@@ -62,18 +59,11 @@ TABLE = Table(
 
 MODELS = {"dc5": faster_rcnn_dc5, "c4": faster_rcnn_c4}
 
-
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a training for every chosen cell; return the table and the metrics."""
-    table = chosen(TABLE, options)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        VOC,
-        data="voc",
-        config=lambda cell: MODELS[cell.column]().derive(seed=cell.trial),
-    )
-
+measure = training(
+    TABLE,
+    VOC,
+    data="voc",
+    config=lambda cell: MODELS[cell.column]().derive(seed=cell.trial),
+)
 
 RECIPE = one_table("voc", "Table 2: PASCAL VOC detection, dilated-C5 and C4", measure)
