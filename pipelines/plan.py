@@ -160,6 +160,16 @@ class Plan:
         names = {s.name for step in self for _, s in step.sources() if isinstance(s, Mounted)}
         return sorted(names)
 
+    def layouts(self) -> list[tuple[str, str]]:
+        """Return each mounted data set with each layout that a step reads it in."""
+        found = {
+            (source.name, layout)
+            for step in self
+            for port, layout in step.config.layouts().items()
+            if isinstance(source := step.inputs.get(port), Mounted)
+        }
+        return sorted(found)
+
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps.values())
 

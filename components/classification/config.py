@@ -43,6 +43,10 @@ class ClassificationConfig(TrainingConfig):
     loader: LoaderConfig = LoaderConfig()
     """How images reach the training process."""
 
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layout of the data."""
+        return {"data": self.layout}
+
     def gpu_hours(self) -> float:
         """Estimate the hours of V100s that the paper's data set takes.
 

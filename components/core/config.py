@@ -24,6 +24,10 @@ class Config(BaseModel):
         """Derive the same experiment at the size of the digits world (`--scale digits`)."""
         return self
 
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layout of each data set by port, as `moco data check` calls it."""
+        return {}
+
     def derive(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, validated like a new one."""
         return parse_config(type(self), {**self.model_dump(mode="json"), **changes})

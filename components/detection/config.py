@@ -60,10 +60,16 @@ class DetectionConfig(TrainingConfig):
     """share of images below which a class has its images repeated (LVIS); 0 for no repeats"""
     precise_bn: NonNegativeInt = 200
     """batches from which batch statistics are computed anew before an evaluation; 0 for none"""
+    evaluations: PositiveInt = 4
+    """times that the detector is measured, evenly over training; the last is its end"""
     test_batch: PositiveInt = 1
     """images that each process evaluates at once"""
     loader: LoaderConfig = LoaderConfig()
     """how images reach the training process"""
+
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layout of the data."""
+        return {"data": self.task}
 
     def gpu_hours(self) -> float:
         """Estimate the hours of V100s that training takes.

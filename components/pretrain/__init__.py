@@ -1,5 +1,6 @@
 """Stage: pre-training by momentum contrast, or by the two mechanisms it is compared to."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -113,6 +114,10 @@ class PretrainConfig(TrainingConfig):
             log_every=33,
             checkpoint_seconds=20,
         )
+
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layouts of the data and of the monitor's images."""
+        return {"data": self.data, "monitor": "imagenet"}
 
     def gpu_hours(self) -> float:
         """Estimate the hours of V100s on ImageNet-1M, at the 168 images/s of Sec. 3.3."""

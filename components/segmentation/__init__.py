@@ -1,5 +1,6 @@
 """Stage: semantic segmentation by an FCN, on Pascal VOC or Cityscapes (Appendix A.5)."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -50,6 +51,8 @@ class SegmentationConfig(TrainingConfig):
     """Factor by which an image is resized before the crop, least and most."""
     flip_probability: Probability = 0.5
     """Chance of a horizontal flip."""
+    evaluations: PositiveInt = 4
+    """Times that the model is measured, evenly over training; the last is its end."""
     loader: LoaderConfig = LoaderConfig()
     """How images reach the training process."""
 
@@ -79,6 +82,10 @@ class SegmentationConfig(TrainingConfig):
             log_every=10,
             checkpoint_seconds=20,
         )
+
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layout of the data."""
+        return {"data": "voc_segmentation" if self.dataset == "voc" else self.dataset}
 
     def gpu_hours(self) -> float:
         """Estimate the hours of V100s at full scale, by `v100_rate`."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from components.core.errors import ExitCode
-from components.vision.check import CHECKS, Fault
+from components.vision.check import Fault
 from pipelines.backends.cluster import DIGEST, pvc_parameter
 from pipelines.backends.component import mount_path
 from pipelines.cluster.doctor.findings import (
@@ -78,16 +78,17 @@ def claims(site: Site) -> Iterator[Finding]:
 
 def data_sets(site: Site) -> Iterator[Finding]:
     """Look into each mounted data set with a pod, as `moco data check` does."""
-    for name, claim in _claims(site).items():
+    assert site.plan is not None
+    claims = _claims(site)
+    for name, layout in site.plan.layouts():
+        shown = name if layout == name else f"{name} as {layout}"
         if not site.pods:
-            yield skipped(f"{name}: left out by --no-pods")
-        elif name not in CHECKS:
-            yield skipped(f"{name}: there is no check of its layout")
-        else:
-            folder = mount_path(name)
-            argv = ["python", "-m", "pipelines", "data", "check", name, folder, "--json"]
-            task = Task(site.images()[IMAGE], argv, claims={folder: claim})
-            yield from _of_check(name, claim, run_pod(site, task))
+            yield skipped(f"{shown}: left out by --no-pods")
+            continue
+        folder = mount_path(name)
+        argv = ["python", "-m", "pipelines", "data", "check", layout, folder, "--json"]
+        task = Task(site.images()[IMAGE], argv, claims={folder: claims[name]})
+        yield from _of_check(shown, name, claims[name], run_pod(site, task))
 
 
 def _claims(site: Site) -> dict[str, str]:
@@ -114,11 +115,11 @@ def _waits_for_a_pod(site: Site, claim: object) -> bool:
     return False
 
 
-def _of_check(name: str, claim: str, ended: Ended) -> Iterator[Finding]:
+def _of_check(shown: str, name: str, claim: str, ended: Ended) -> Iterator[Finding]:
     answer = ended.answer("faults")
     if answer is None:
         yield failed(
-            f"{name}: the check of claim {claim} did not come to its end ({ended.words()})",
+            f"{shown}: the check of claim {claim} did not come to its end ({ended.words()})",
             "build the images of this version: make images REGISTRY=HOST/PATH PUSH=1",
         )
         return
@@ -129,12 +130,12 @@ def _of_check(name: str, claim: str, ended: Ended) -> Iterator[Finding]:
         more = f"\nand {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         shown = "\n".join(map(str, faults[:SHOWN]))
         yield failed(
-            f"{name}: {number(len(faults), 'fault')} in {held}\n{shown}{more}",
+            f"{shown}: {number(len(faults), 'fault')} in {held}\n{shown}{more}",
             "copy the data set into it, in the layout that the README shows",
             f"--data {name}=CLAIM",
             code=ExitCode.BAD_DATA,
         )
     elif answer["notes"]:
-        yield warning(f"{name}: {held}\n" + "\n".join(answer["notes"]))
+        yield warning(f"{shown}: {held}\n" + "\n".join(answer["notes"]))
     else:
-        yield ok(f"{name}: {held}")
+        yield ok(f"{shown}: {held}")
