@@ -79,7 +79,7 @@ def classify(
         batches=loader,
         prepare=partial(_prepare, config.augmentation),
         evaluate=lambda _: evaluator.measure(classifier).figures(),
-        evaluate_every=config.evaluate_every,
+        evaluate_every=config.evaluate_every * loader.steps,
     )
     history = train(
         learner,

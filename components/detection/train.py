@@ -1,7 +1,9 @@
 """The work of the detection stages: train, predict, measure."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -74,13 +76,17 @@ def detect(
     training, validation = read_parts(config.task, paths.data)
     # Made first: after days of training is too late to learn that nothing can be measured.
     results = make_results(config, paths.data, validation)
-    loader = training_loader(training, config, paths.data)
+    batches = partial(training_loader, training, config, paths.data)
+    loader = batches()
     detector = _build(config, library, paths.backbone, training)
     history = train(
         Learner(
             module=detector,
             batches=loader,
             prepare=lambda raw, device: raw.to(device),
+            evaluate=partial(_follow, detector, batches, results, config),
+            evaluate_every=-(-config.iterations // config.evaluations),
+            evaluate_last=False,
             norm_weight_decay=config.norm_weight_decay,
         ),
         config,
@@ -89,7 +95,7 @@ def detect(
         identity=identity,
         output=paths.metrics,
     )
-    renew_statistics(detector, loader, config)
+    renew_statistics(detector, loader, config, config.iterations)
     test = test_loader(validation, config)
     predicted = predict(detector, test, results)
     details: dict[str, JsonValue] = {
@@ -131,13 +137,13 @@ def detect(
 
 
 def renew_statistics(
-    detector: Detector, loader: BatchLoader[Batch], config: DetectionConfig
+    detector: Detector, loader: BatchLoader[Batch], config: DetectionConfig, step: int
 ) -> None:
-    """Compute batch statistics anew, over the batches that would come next in training."""
+    """Compute batch statistics anew, over the batches that come after a step of training."""
     device = distributed.device()
     # What is drawn in the forward pass is the same after an interruption, too.
     torch.manual_seed(config.seed)
-    following = islice(_batches_from(loader, config.iterations), config.precise_bn)
+    following = islice(_batches_from(loader, step), config.precise_bn)
     if config.precise_bn:
         layers = recompute_statistics(detector, following, lambda raw: detector(raw.to(device)))
         log.info("batch statistics computed anew", layers=layers, batches=config.precise_bn)
@@ -172,7 +178,7 @@ def write_measured(
     draw_predictions(folder, images, predicted.pictured)
     metrics = Metrics(
         values=dict(measured.values),
-        curves=_curves(history) if history else {},
+        curves=history.curves(measured.values) if history else {},
         details={
             **details,
             "validation_images": len(images),
@@ -182,9 +188,30 @@ def write_measured(
     write_metrics(folder, metrics)
 
 
-def _curves(history: History) -> dict[str, list[tuple[float, float]]]:
-    names = {name: None for row in history.rows for name in row if "loss" in name}
-    return {name: history.curve(name) for name in names}
+def _follow(
+    detector: Detector,
+    batches: Callable[[], BatchLoader[Batch]],
+    results: Results,
+    config: DetectionConfig,
+    step: int,
+) -> Mapping[str, float]:
+    """Measure a detector that is still in training, and leave it as it was. Collective.
+
+    Returns:
+        The figures on rank 0, nothing on the others.
+    """
+    kept = [buffer.clone() for buffer in detector.buffers()]
+    with torch.autocast(distributed.device().type, enabled=False):
+        # From a loader of its own: the training's is on its way.
+        renew_statistics(detector, batches(), config, step)
+        predicted = predict(detector, test_loader(results.images, config), results)
+    for buffer, values in zip(detector.buffers(), kept, strict=True):
+        buffer.copy_(values)
+    if distributed.rank():
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        results.write(Path(folder), predicted.found)
+        return results.measure(Path(folder)).values
 
 
 def _build(

@@ -86,7 +86,7 @@ def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> 
         batches=loader,
         prepare=partial(_prepare, config.augmentation),
         evaluate=None if monitor is None else partial(_measure, monitor, mechanism),
-        evaluate_every=config.knn.every if config.knn else 1,
+        evaluate_every=(config.knn.every if config.knn else 1) * loader.steps,
     )
     history = train(
         learner,

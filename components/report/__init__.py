@@ -30,6 +30,8 @@ class Row(Config):
     name: str
     unobtainable: str | None = None
     """Why nobody can measure this row, if so."""
+    given: str | None = None
+    """Options that bring its checkpoint, if the user has one: `--row mine=encoder.pth`."""
     counterpart: str | None = None
     """Row that its gap is measured against; by default the row `supervised`, if there is one."""
 
@@ -94,7 +96,9 @@ class Table(Config):
 
     def fill(self, row: str, column: str) -> str:
         """Return the command that fills one cell."""
-        command = self.command.replace("{trials}", str(self.trials))
+        given = next((one.given for one in self.rows if one.key == row and one.given), None)
+        command = f"{self.command} {given}" if given else self.command
+        command = command.replace("{trials}", str(self.trials))
         return command.replace("{row}", row).replace("{column}", column)
 
     def _faults(self) -> Iterator[str]:

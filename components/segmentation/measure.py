@@ -28,6 +28,7 @@ from components.segmentation.data import read_set, whole_images
 from components.segmentation.evaluate import EvaluateConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
 from components.training import distributed
+from components.training.history import History
 from components.vision.config import LoaderConfig
 from components.vision.datasets.semantic import IGNORED, SemanticSet, palette
 from components.vision.decoding import Pixels, read_image
@@ -135,6 +136,22 @@ def measure(dataset: Data, images: SemanticSet, split: str, folder: Path) -> Fig
     return evaluate_label_maps(zip(truth, predicted, strict=True), images.classes)
 
 
+def follow(
+    fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig, split: str
+) -> Mapping[str, float]:
+    """Measure a model that is still in training. Collective.
+
+    Returns:
+        The figures on rank 0, nothing on the others.
+    """
+    predicted = predict(fcn, card, images, loader)
+    if distributed.rank():
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_predictions(Path(folder), predicted)
+        return measure(card.dataset, images, split, Path(folder)).values
+
+
 def write_measured(
     metrics: Path,
     predictions: Path,
@@ -142,7 +159,7 @@ def write_measured(
     *,
     dataset: Data,
     split: str,
-    curves: Mapping[str, list[tuple[float, float]]] | None = None,
+    history: History | None = None,
     **details: JsonValue,
 ) -> None:
     """Measure stored predictions and write the metrics artifact, with a sheet of some images.
@@ -153,7 +170,7 @@ def write_measured(
         images: What was predicted.
         dataset: Its layout.
         split: Its list.
-        curves: Of the training, if there was one.
+        history: Of the training, if there was one.
         **details: What else to tell of it.
 
     Raises:
@@ -166,9 +183,8 @@ def write_measured(
         "split": split,
         "images": len(images),
     }
-    write_metrics(
-        metrics, Metrics(values=dict(figures.values), curves=dict(curves or {}), details=details)
-    )
+    curves = history.curves(figures.values) if history else {}
+    write_metrics(metrics, Metrics(values=dict(figures.values), curves=curves, details=details))
     per_class = json.dumps(list(_per_class(figures, images)), indent=1)
     (metrics / "per_class.json").write_text(per_class + "\n", "utf-8")
     _write_pictures(metrics / PICTURES / "predictions.jpg", images, dataset, predictions)

@@ -13,7 +13,7 @@ from components.core.main import Job
 from components.segmentation import TRAINING_SPLITS, VALIDATION_SPLIT, SegmentationConfig
 from components.segmentation.data import Batch as Crops
 from components.segmentation.data import crops, read_set, whole_images
-from components.segmentation.measure import predict, write_measured, write_predictions
+from components.segmentation.measure import follow, predict, write_measured, write_predictions
 from components.segmentation.model import FCN, ModelCard, normalised, write_model
 from components.training import distributed
 from components.training.images import corrupt_images
@@ -65,7 +65,14 @@ def segment(
         pass
     loader = crops(training, config, card.mean)
     history = train(
-        Learner(module=fcn, batches=loader, prepare=partial(_prepare, card)),
+        Learner(
+            module=fcn,
+            batches=loader,
+            prepare=partial(_prepare, card),
+            evaluate=lambda _: follow(fcn, card, validation, config.loader, VALIDATION_SPLIT),
+            evaluate_every=-(-config.iterations // config.evaluations),
+            evaluate_last=False,
+        ),
         config,
         total_steps=config.iterations,
         state=paths.state,
@@ -83,7 +90,7 @@ def segment(
             validation,
             dataset=config.dataset,
             split=VALIDATION_SPLIT,
-            curves={"loss": history.curve("loss")},
+            history=history,
             training_images=len(training),
             corrupt_images=cast("list[JsonValue]", corrupt),
         )

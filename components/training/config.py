@@ -71,6 +71,9 @@ class TrainingConfig(Config):
 
 
 RESUMABLE_CHANGES = frozenset(
-    {"workers", "prefetch", "cache", "max_corrupt_fraction", "checkpoint_seconds", "log_every"}
+    {
+        *("workers", "prefetch", "cache", "max_corrupt_fraction"),
+        *("checkpoint_seconds", "log_every", "evaluations"),
+    }
 )
 """Fields that may differ between a run and its continuation: they do not change the result."""

@@ -38,6 +38,19 @@ class History:
         """Return one figure over epochs."""
         return [(row["epoch"], row[figure]) for row in self.rows if figure in row]
 
+    def curves(self, ends: Mapping[str, float]) -> dict[str, list[tuple[float, float]]]:
+        """Return the losses over epochs, and what was followed of the figures of the end.
+
+        Args:
+            ends: Figures of the trained model, with which their curves end.
+        """
+        names = {name: None for row in self.rows for name in row if "loss" in name or name in ends}
+        last = self.rows[-1]["epoch"] if self.rows else 0.0
+        return {
+            name: [*self.curve(name), *([(last, ends[name])] if name in ends else [])]
+            for name in names
+        }
+
     def close(self) -> None:
         """Finish the files."""
         if self._file and self._board:

@@ -58,9 +58,11 @@ class Learner:
         batches: The training data of this rank.
         prepare: Turns a raw batch and a device into a batch there, before mixed
             precision applies.
-        evaluate: Called after each epoch on every rank with the number of epochs done;
-            its figures go into the history.
-        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        evaluate: Called on every rank with the number of steps done; its figures go into the
+            history. It may change buffers no more than it restores; random numbers that it
+            draws are not missed by the training.
+        evaluate_every: Steps between evaluations.
+        evaluate_last: Whether the end is evaluated too, whatever the steps before it.
         norm_weight_decay: Of the parameters of normalisation, if other than the config's.
     """
 
@@ -69,6 +71,7 @@ class Learner:
     prepare: Callable[[Any, torch.device], Batch]
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     evaluate_every: int = 1
+    evaluate_last: bool = True
     norm_weight_decay: float | None = None
 
 
@@ -163,10 +166,8 @@ class _Loop:
                 self._record(figures, history)
                 due = time.monotonic() - last_save >= self.config.checkpoint_seconds
                 save, stop = distributed.agree(due, terminated.is_set())
-                epoch_done = self.progress.step % self.steps_per_epoch == 0
                 done = self.progress.step == self.total_steps
-                if epoch_done or done:
-                    self._evaluate(history)
+                self._evaluate(history, done=done)
                 if stop and not done:
                     self._save(history, durable=True)
                     raise Interrupted(
@@ -250,16 +251,18 @@ class _Loop:
         if row_due:
             progress.sums, progress.summed = {}, 0
 
-    def _evaluate(self, history: History) -> None:
-        epochs, rest = divmod(self.progress.step, self.steps_per_epoch)
-        done = self.progress.step == self.total_steps
-        if self.learner.evaluate is None or (epochs % self.learner.evaluate_every and not done):
+    def _evaluate(self, history: History, *, done: bool) -> None:
+        step, learner = self.progress.step, self.learner
+        due = learner.evaluate_last if done else step % learner.evaluate_every == 0
+        if learner.evaluate is None or not due:
             return
+        drawn = rng_state()
         self.module.eval()
         with torch.no_grad(), self._autocast():
-            figures = self.learner.evaluate(epochs + bool(rest))
-        history.add(self.progress.step, self.progress.step / self.steps_per_epoch, figures)
-        self._reporter.note(epochs + bool(rest), figures)
+            figures = learner.evaluate(step)
+        set_rng_state(drawn)
+        history.add(step, step / self.steps_per_epoch, figures)
+        self._reporter.note(step, figures)
 
     def _save(self, history: History, *, durable: bool) -> None:
         rngs = distributed.gather_objects(rng_state())
@@ -359,10 +362,10 @@ class _Reporter:
             **shown,
         )
 
-    def note(self, epoch: int, figures: Mapping[str, float]) -> None:
+    def note(self, step: int, figures: Mapping[str, float]) -> None:
         if distributed.rank() == 0:
             shown = {name: round(value, 4) for name, value in figures.items()}
-            log.info("evaluated", epoch=epoch, **shown)
+            log.info("evaluated", step=step, **shown)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A training that is stopped anywhere ends as if nothing had happened; two processes agree."""
 
+import itertools
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from components.core.errors import Interrupted
 from components.detection import coco, train
+from components.detection.predict import Predicted, predict
 from components.evaluation.annotations import read_annotations
 from tests.detection.making import Run, evaluate, run_here, start
 
@@ -53,6 +55,19 @@ def test_a_killed_training_continues_to_the_same_weights(
     assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT), whole)
 
 
+def test_measuring_on_the_way_leaves_no_trace_but_a_curve(
+    whole: Run, tmp_path: Path, world: Path, backbone: Path
+) -> None:
+    run = run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT, evaluations=1)
+    assert "AP" not in run.metrics.curves
+    followed = whole.metrics.curves["AP"]
+    ends = dict(whole.metrics.curves["loss"])  # each step's, by epoch
+    assert [epoch for epoch, _ in followed] == list(ends)[1::2]
+    assert followed[-1][1] == whole.metrics.values["AP"] == run.metrics.values["AP"]
+    weights = [load_file(one.folder / "model/detector.safetensors") for one in (run, whole)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
 def test_a_training_stopped_while_it_evaluates_does_not_train_again(
     whole: Run,
     tmp_path: Path,
@@ -60,8 +75,12 @@ def test_a_training_stopped_while_it_evaluates_does_not_train_again(
     backbone: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stopped(*_: Any) -> None:
-        raise Interrupted("stopped in the middle of the evaluation")
+    measured = itertools.count(1)
+
+    def stopped(*given: Any) -> Predicted:
+        if next(measured) < CONFIG.evaluations:
+            return predict(*given)
+        raise Interrupted("stopped in the middle of the last evaluation")
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "predict", stopped)

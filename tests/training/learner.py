@@ -89,17 +89,24 @@ def work(
     dropout: float = 0.3,
     norm: bool = True,
     poison: int | None = None,
+    evaluate_every: int = Batches.steps,
 ) -> str:
     """Train, and return the SHA-256 of the weights."""
     torch.manual_seed(config.seed)
     module = Model(dropout, norm)
     output = Path(folder, "output")
     output.mkdir(parents=True, exist_ok=True)
+
+    def evaluate(_: int) -> dict[str, float]:
+        torch.rand(3)  # which the dropout of the next step must not notice
+        return {"weight_norm": float(module.weight_norm())}
+
     learner = Learner(
         module=module,
         batches=Batches(config, poison),
         prepare=to_device,
-        evaluate=lambda epoch: {"weight_norm": float(module.weight_norm())},
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
     )
     train(
         learner,

@@ -45,6 +45,11 @@ def test_the_history_has_every_epoch_once(uninterrupted: Path) -> None:
     assert list((uninterrupted / "output/tensorboard").iterdir())
 
 
+def test_evaluations_leave_no_trace_in_the_training(uninterrupted: Path, tmp_path: Path) -> None:
+    work(CONFIG, str(tmp_path), evaluate_every=3)
+    assert weights_hash(tmp_path) == weights_hash(uninterrupted)
+
+
 def test_two_checkpoints_are_kept(uninterrupted: Path) -> None:
     assert len(saved_steps(uninterrupted)) == 2
     assert saved_steps(uninterrupted)[-1] == 28
