@@ -52,6 +52,13 @@ class RecipeOptions:
             help="ROW=PATH or ROW=s3://...: a checkpoint that exists already. Repeatable.",
         ),
     ] = ()
+    own: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--row",
+            help="NAME=PATH or NAME=s3://...: a checkpoint as a row of its own. Repeatable.",
+        ),
+    ] = ()
 
     def plan(self, recipe: str) -> Plan:
         """Build the plan of a recipe.
@@ -68,10 +75,8 @@ class RecipeOptions:
             columns=_names("--columns", self.columns, "1x"),
             trials=self.trials,
             settings=tuple(map(_setting, self.settings)),
-            existing={
-                row: Existing(_absolute(uri), "Model")
-                for row, uri in pairs("--init", self.initialisations, "ROW=PATH").items()
-            },
+            existing=_checkpoints("--init", self.initialisations, "ROW=PATH"),
+            own=_checkpoints("--row", self.own, "NAME=PATH"),
         )
         return build_plan(load_recipe(recipe), options)
 
@@ -158,6 +163,12 @@ def _names(option: str, text: str | None, example: str) -> tuple[str, ...] | Non
     if not names:
         raise UsageError(f"{option} is empty: name some, like {option} {example}")
     return names
+
+
+def _checkpoints(option: str, values: Iterable[str], form: str) -> dict[str, Existing]:
+    return {
+        row: Existing(_absolute(uri), "Model") for row, uri in pairs(option, values, form).items()
+    }
 
 
 def _setting(text: str) -> Setting:

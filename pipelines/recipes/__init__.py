@@ -2,12 +2,14 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from components.core.config import C, apply_settings, nearest
 from components.core.errors import ConfigError, UsageError
+from components.report import Table
 from pipelines.plan import Existing, Plan
 
 ScaleName = Literal["full", "digits"]
@@ -32,8 +34,9 @@ class Options:
         columns: Only these columns of the tables that have them: a schedule, a data set.
         trials: Trials of each cell; what the table wants by default (one in miniature).
         settings: Config fields set by hand.
-        existing: Checkpoints that exist already, by initialisation (`moco_in1m`): a
-            file of the authors', torchvision's or timm's, or an artifact of ours.
+        existing: Checkpoints that exist already, by row (`moco_in1m`): a file of the
+            authors', torchvision's or timm's, or an artifact of ours.
+        own: Checkpoints that become rows of their own, by what these are to be called.
     """
 
     scale: ScaleName = "full"
@@ -42,6 +45,12 @@ class Options:
     trials: int | None = None
     settings: tuple[Setting, ...] = ()
     existing: Mapping[str, Existing] = field(default_factory=dict)
+    own: Mapping[str, Existing] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Mapping[str, Existing]:
+        """All that exist already, by row."""
+        return {**self.existing, **self.own}
 
     def config(self, stage: str, step: str, config: C, **digits: Any) -> C:
         """Bring a full-scale config to the chosen scale, then apply the settings for it.
@@ -96,10 +105,15 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     """Build a recipe's plan.
 
     Raises:
-        UsageError: if none of its tables has a chosen row or column.
+        UsageError: if none of its tables has a chosen row or column, or takes a checkpoint.
         ConfigError: if a setting's target is neither a stage nor a step of the plan,
             or a config refuses it.
     """
+    for name in options.own:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise UsageError(
+                f"--row {name}: small letters, digits and underscores make the name of a row"
+            )
     plan = recipe.build(options)
     tables = plan.report_config().tables
     everything = recipe.build(replace(options, columns=None)).report_config().tables
@@ -114,6 +128,7 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
                     f"no {kind} is called {name!r}{nearest(name, names)} {recipe.name} has "
                     f"{', '.join(sorted(set(names)))}"
                 )
+    _check_checkpoints(recipe, options, tables)
     targets = {step.name for step in plan} | {step.stage.name for step in plan}
     for setting in options.settings:
         if setting.target not in targets:
@@ -122,3 +137,27 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
                 f"{setting.target!r}{nearest(setting.target, targets)}"
             )
     return plan
+
+
+def _check_checkpoints(recipe: Recipe, options: Options, tables: Iterable[Table]) -> None:
+    """Refuse a checkpoint whose row is misspelt, taken, or in none of a built plan's tables."""
+    rows = {row.key for table in tables for row in table.rows}
+    without = recipe.build(replace(options, own={})).report_config().tables
+    papers = {row.key for table in without for row in table.rows}
+    for name in options.existing:
+        if name not in papers:
+            raise UsageError(
+                f"--init {name}: no row is called that{nearest(name, papers)} {recipe.name} has "
+                f"{', '.join(sorted(papers))}; --row {name}=PATH makes a row of its own"
+            )
+    for name in options.own:
+        if name in papers:
+            raise UsageError(
+                f"--row {name}: the tables of {recipe.name} have a row of that name; "
+                f"--init {name}=PATH takes a checkpoint for it"
+            )
+        if name not in rows:
+            raise UsageError(
+                f"--row {name}: no table of {recipe.name} compares initialisations, so there is "
+                "no place for it"
+            )

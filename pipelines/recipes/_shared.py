@@ -73,15 +73,22 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
     Args:
         table: As the paper has it.
         options: The user's.
-        own_rows: Whether a checkpoint under a new name becomes a row; it can where
-            rows are initialisations.
+        own_rows: Whether the user's own checkpoints become rows; they can where rows are
+            initialisations.
     """
     rows = [
-        row.derive(unobtainable=None) if row.key in options.existing else row for row in table.rows
+        row.derive(unobtainable=None, given=f"--init {row.key}={options.existing[row.key].uri}")
+        if row.key in options.existing
+        else row
+        for row in table.rows
     ]
     if own_rows:
-        known = {row.key for row in (*rows, *INITIALISATIONS)}
-        rows += [Row(key=name, name=name) for name in options.existing if name not in known]
+        known = {row.key for row in rows}
+        rows += [
+            Row(key=name, name=name, given=f"--row {name}={one.uri}")
+            for name, one in options.own.items()
+            if name not in known
+        ]
     columns = [c for c in table.columns if c.key in (options.columns or ())] or table.columns
     kept = {column.key for column in columns}
     return table.derive(
@@ -96,7 +103,7 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
 def cells(table: Table, options: Options) -> Iterator[Cell]:
     """Yield the trials that can be run of a chosen table."""
     for row in table.rows:
-        wanted = options.rows is None or row.key in options.rows
+        wanted = options.rows is None or row.key in (*options.rows, *options.own)
         if row.unobtainable is None and wanted:
             for column in table.columns:
                 for trial in range(table.trials):
@@ -193,12 +200,12 @@ def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:
     in each trial), the supervised baseline is trained from scratch, or MoCo is
     pre-trained.
     """
-    if row == "random" and row not in options.existing:
+    if row == "random" and row not in options.checkpoints:
         name = "convert_random" if trial == 0 else f"convert_random_{trial}"
         config = ConvertConfig(source="random", seed=trial)
         return plan.add(CONVERT, name, options.config(CONVERT.name, name, config)).backbone
-    if row in options.existing:
-        checkpoint: Source = options.existing[row]
+    if row in options.checkpoints:
+        checkpoint: Source = options.checkpoints[row]
     elif row == "supervised":
         checkpoint = supervised(plan, options).model
     else:

@@ -4,6 +4,7 @@ import pytest
 
 from components.core.errors import ConfigError, UsageError
 from components.core.stage import load_stage
+from components.vision.check import CHECKS
 from pipelines.plan import Existing, Mounted, Output, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
 
@@ -111,12 +112,24 @@ def test_a_checkpoint_that_exists_takes_the_place_of_a_pretraining() -> None:
 
 
 def test_somebodys_own_checkpoint_is_one_more_row_and_ig1b_can_be_brought() -> None:
-    brought = {name: Existing(f"{name}.pth", "Model") for name in ("mine", "moco_ig1b")}
-    built = plan("inaturalist", existing=brought)
+    built = plan(
+        "inaturalist",
+        existing={"moco_ig1b": Existing("theirs.pth", "Model")},
+        own={"mine": Existing("mine.pth", "Model")},
+    )
     rows = {row.key: row for row in built.report_config().tables[0].rows}
     assert rows["mine"].unobtainable is None
     assert rows["moco_ig1b"].unobtainable is None
     assert {"inaturalist_mine_0", "inaturalist_moco_ig1b_0"} <= set(built.steps)
+    table = built.report_config().tables[0]
+    assert table.fill("mine", "accuracy").endswith(" --row mine=mine.pth")
+    assert table.fill("moco_ig1b", "accuracy").endswith(" --init moco_ig1b=theirs.pth")
+
+
+def test_ones_own_row_runs_beside_the_chosen_rows() -> None:
+    built = plan("voc", rows=("supervised",), own={"mine": Existing("mine.pth", "Model")})
+    rows = {cell.split("__")[1] for cell in built.cells()}
+    assert rows == {"supervised", "mine"}
 
 
 def test_trials_are_seeds_and_random_rows_start_from_other_weights() -> None:
@@ -125,6 +138,16 @@ def test_trials_are_seeds_and_random_rows_start_from_other_weights() -> None:
     assert [step.config.model_dump()["seed"] for step in steps] == [0, 1, 2]
     assert len({step.inputs["backbone"] for step in steps}) == 3
     assert built.report_config().tables[0].trials == 3
+
+
+def test_a_mounted_data_set_is_checked_in_each_layout_that_is_read() -> None:
+    layouts = plan("appendix").layouts()
+    assert set(layouts) == {
+        *(("coco", kind) for kind in ("coco", "keypoints", "densepose")),
+        *(("voc", "voc"), ("voc", "voc_segmentation")),
+        *((name, name) for name in ("imagenet", "inaturalist", "lvis", "cityscapes")),
+    }
+    assert {layout for _, layout in layouts} <= CHECKS.keys()
 
 
 def test_settings_reach_a_stage_or_one_step() -> None:
