@@ -34,10 +34,24 @@ class Config(BaseModel):
 
     def to_json(self) -> str:
         """Return the canonical JSON text: the same config gives the same text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return canonical_json(self.model_dump(mode="json"))
+
+    def changes(self, base: Self) -> dict[str, Any]:
+        """Return what `base.derive` has to be given to make this config."""
+        before = base.model_dump(mode="json")
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if value != before[name]
+        }
 
 
 C = TypeVar("C", bound=Config)
+
+
+def canonical_json(value: Any) -> str:
+    """Return the shortest JSON text with sorted keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def parse_config(config: type[C], value: str | Mapping[str, Any]) -> C:
@@ -62,16 +76,21 @@ def parse_config(config: type[C], value: str | Mapping[str, Any]) -> C:
         raise ConfigError(f"{config.__name__} is not JSON: {error}") from None
 
 
-def read_config(config: type[C], argument: str) -> C:
-    """Read a config from a command-line value: JSON, or `@FILE` with JSON in it."""
-    if not argument.startswith("@"):
-        return parse_config(config, argument)
-    path = Path(argument[1:])
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from None
-    return parse_config(config, text)
+def read_config(config: type[C], *arguments: str) -> C:
+    """Read a config from command-line values: JSON, or `@FILE` with JSON in it.
+
+    Args:
+        config: Its type.
+        *arguments: Objects; a field of a later one goes before that of an earlier one.
+    """
+    document: dict[str, Any] = {}
+    for argument in arguments:
+        text = _read_file(argument[1:]) if argument.startswith("@") else argument
+        value = _from_json(config, text)
+        if not isinstance(value, dict):
+            return parse_config(config, value)  # which says what it must be
+        document |= value
+    return parse_config(config, document)
 
 
 def apply_settings(config: C, settings: Mapping[str, str]) -> C:
@@ -103,6 +122,13 @@ def nearest(name: str, candidates: typing.Iterable[str]) -> str:
     """Return `; did you mean ...?` for the nearest candidate, or an empty text."""
     match = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _read_file(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
 
 
 def _from_json(config: type[Config], text: str) -> Any:

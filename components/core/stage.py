@@ -132,7 +132,9 @@ class Stage(Generic[C]):
         inputs: Mapping[str, Source | Mapping[str, Source]],
         outputs: Mapping[str, str],
         state: str | None = None,
+        *,
         executor_input: str | None = None,
+        changes: str | None = None,
     ) -> list[str]:
         """Build the command line, without the interpreter: `-m components.NAME --config ...`.
 
@@ -142,6 +144,8 @@ class Stage(Generic[C]):
             outputs: Paths by port.
             state: Where in-flight state lives, if the stage is resumable.
             executor_input: The platform's description of the task, if it has one.
+            changes: JSON of the fields in which this use of the stage differs from the config,
+                or a text that a platform replaces by it.
         """
         argv = [
             "-m",
@@ -149,6 +153,8 @@ class Stage(Generic[C]):
             "--config",
             config if isinstance(config, str) else config.to_json(),
         ]
+        if changes is not None:
+            argv += ["--changes", changes]
         for port, source in inputs.items():
             if isinstance(source, Mapping):
                 for key, one in source.items():
@@ -176,7 +182,7 @@ class Stage(Generic[C]):
         """Return the help text, the config's fields with their defaults included."""
         lines = [
             f"{self.summary}\n",
-            f"usage: python -m {self.module} [--config JSON|@FILE]"
+            f"usage: python -m {self.module} [--config JSON|@FILE] [--changes JSON|@FILE]"
             + "".join(f" {_usage(name, port)}" for name, port in self.inputs.items())
             + "".join(f" --output.{name} PATH" for name in self.outputs)
             + (" [--state URL]" if self.resumable else ""),
@@ -188,7 +194,9 @@ class Stage(Generic[C]):
                 lines += [
                     f"  {name:<14} {port.kind}: {port.description}" for name, port in ports.items()
                 ]
-        lines.append("\nconfig (a JSON object, or @FILE with one):")
+        lines.append(
+            "\nconfig (a JSON object, or @FILE with one; fields of --changes go before --config's):"
+        )
         lines += _describe_fields(self.config)
         return "\n".join(lines)
 
@@ -272,7 +280,7 @@ class _Reader(Generic[C]):
     def __init__(self, stage: Stage[C]) -> None:
         self.stage = stage
         self.faults: list[str] = []
-        self.config = "{}"
+        self.config, self.changes = "{}", "{}"
         self.inputs: dict[str, Source | dict[str, Source]] = {}
         self.outputs: dict[str, str] = {}
         self.others: dict[str, str] = {}
@@ -297,7 +305,7 @@ class _Reader(Generic[C]):
         if self.faults:
             self._complain()
         return Invocation(
-            config=read_config(self.stage.config, self.config),
+            config=read_config(self.stage.config, self.config, self.changes),
             inputs=self.inputs,
             outputs=self.outputs,
             state=self.others.get("--state"),
@@ -308,6 +316,8 @@ class _Reader(Generic[C]):
         group, _, name = option.partition(".")
         if option == "--config":
             self.config = value
+        elif option == "--changes":
+            self.changes = value
         elif option in ("--state", "--executor-input"):
             self.others[option] = value
         elif group in ("--input", "--mount"):
@@ -334,7 +344,12 @@ class _Reader(Generic[C]):
             members[key] = source
 
     def _unknown(self, option: str) -> None:
-        known = ["--config", "--state", *(f"--output.{name}" for name in self.stage.outputs)]
+        known = [
+            "--config",
+            "--changes",
+            "--state",
+            *(f"--output.{name}" for name in self.stage.outputs),
+        ]
         for name, port in self.stage.inputs.items():
             known.append(f"--input.{name}" + (".KEY" if port.many else ""))
         self.faults.append(f"{option}: no such option{nearest(option, known)}")

@@ -38,7 +38,7 @@ body's geometry are not at hand"""
         The surface is what is learned last, and with a gradient that is not cut short.
         """
         return self.shrink(
-            flip=0.5, lr=0.01, clip=20.0, iterations=250, model={"surface_channels": 64}
+            flip=0.5, lr=0.01, clip=20.0, iterations=500, model={"surface_channels": 64}
         )
 
 

@@ -1,8 +1,10 @@
 """A step's stage as a Kubeflow container component: its own command line, with placeholders."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
+from components.core.config import Config
 from components.core.stage import Kind, Mount
 from components.core.stage import Source as Bound
 from pipelines.cluster.trainjob import TrainJobConfig, follower_argv
@@ -15,14 +17,16 @@ ARTIFACT_TYPES: dict[Kind, str] = {
     "Report": "Artifact",
     "HTML": "HTML",
 }
-CONFIG = "config"  # parameter with the config's JSON
+CHANGES = "changes"  # parameter with JSON: where a step's config differs from its component's
 IMAGE = "image"  # parameter with the image's reference; a stage finds it in the executor input
 EXECUTOR_INPUT = "{{$}}"
 
 
 def component_text(
     step: Step,
+    base: Config,
     environment: Mapping[str, str],
+    *,
     state: str | None = None,
     nodes: TrainJobConfig | None = None,
     parameters: Iterable[str] = (),
@@ -34,6 +38,7 @@ def component_text(
 
     Args:
         step: The step.
+        base: Config that all steps of its stage say their changes of.
         environment: Variables of its container, the same in every run.
         state: URL of an earlier attempt's in-flight state that it continues.
         nodes: What it asks of the cluster if it takes several nodes: its container then follows
@@ -44,7 +49,7 @@ def component_text(
         ValueError: if ports and keys of the step make the same name twice.
     """
     artifacts = artifact_inputs(step)
-    inputs = [{"name": name, "type": "String"} for name in (CONFIG, IMAGE, *parameters)]
+    inputs = [{"name": name, "type": "String"} for name in (CHANGES, IMAGE, *parameters)]
     inputs += [
         {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
         for name, port in artifacts
@@ -54,9 +59,9 @@ def component_text(
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
     if nodes is None:
-        python, module, *arguments = step_argv(step, state)
+        python, module, *arguments = step_argv(step, base, state)
     else:
-        argv = step_argv(step, state, remote=True)
+        argv = step_argv(step, base, state, remote=True)
         python, module, *arguments = follower_argv(nodes, argv, EXECUTOR_INPUT)
     document = {
         "name": step.name,
@@ -78,11 +83,14 @@ def component_text(
     return json.dumps(document)  # JSON is YAML
 
 
-def step_argv(step: Step, state: str | None = None, *, remote: bool = False) -> list[str]:
+def step_argv(
+    step: Step, base: Config, state: str | None = None, *, remote: bool = False
+) -> list[str]:
     """Build the command line of a step with what the launcher replaces in place of values.
 
     Args:
         step: The step.
+        base: Config that all steps of its stage say their changes of.
         state: URL of an earlier attempt's in-flight state that it continues.
         remote: Whether it runs in other pods than the launcher's: with URLs for paths, and
             without the launcher's description of the task.
@@ -96,7 +104,7 @@ def step_argv(step: Step, state: str | None = None, *, remote: bool = False) -> 
     first = next(iter(step.stage.outputs))
     state = state or f"{{{{$.outputs.artifacts['{first}'].uri}}}}.state"
     return step.stage.argv(
-        parameter_placeholder(CONFIG),
+        base,
         {
             port: {key: _bound(f"{port}.{key}", one, place) for key, one in bound.items()}
             if isinstance(bound, Mapping)
@@ -106,6 +114,7 @@ def step_argv(step: Step, state: str | None = None, *, remote: bool = False) -> 
         outputs,
         state=state if step.stage.resumable else None,
         executor_input=None if remote else EXECUTOR_INPUT,
+        changes=parameter_placeholder(CHANGES),
     )
 
 
@@ -121,6 +130,11 @@ def artifact_inputs(step: Step) -> list[tuple[str, str]]:
 def input_name(port: str) -> str:
     """Name the component's input for `PORT` or `PORT.KEY`."""
     return port.replace(".", "_")
+
+
+def task_name(step: str) -> str:
+    """Return what Kubeflow Pipelines calls the task of a step, and its folder in the store."""
+    return re.sub("[^a-z0-9]+", "-", step).strip("-")
 
 
 def mount_path(data_set: str) -> str:

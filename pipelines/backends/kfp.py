@@ -1,12 +1,12 @@
 """Compiles a plan to a Kubeflow pipeline."""
 
-import hashlib
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.core.config import canonical_json
 from components.core.errors import UsageError
 from components.core.stage import Kind
 from pipelines.backends.cluster import (
@@ -22,9 +22,10 @@ from pipelines.backends.cluster import (
     resource_parameter,
     resources_at,
 )
+from pipelines.backends.compact import compact
 from pipelines.backends.component import (
     ARTIFACT_TYPES,
-    CONFIG,
+    CHANGES,
     IMAGE,
     artifact_inputs,
     component_text,
@@ -36,7 +37,6 @@ from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
 MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
 MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of the cluster
-LABEL = 63  # longest value of a pod's label
 SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
 STORE_SECRET = "store_secret"  # noqa: S105 - a parameter's name
 CERTIFICATES = "/etc/moco-transfer/certificates"
@@ -101,6 +101,7 @@ def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> 
         _as_function(plan, parameters, lambda values: _add_tasks(plan, cluster, values, states)),
         name=pipeline_name(plan),
     )
+    compact(pipeline, plan)
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(compiled))
@@ -143,6 +144,8 @@ def _add_tasks(
         for existing, name in existing_parameters(plan).items()
     }
     tasks: dict[str, Any] = {}
+    # A workflow holds what is a task's own twice, and has to fit into one object of the cluster.
+    bases: dict[str, Any] = {}
     for step in plan:
         sources = dict(step.sources())
         arguments = {}
@@ -152,11 +155,19 @@ def _add_tasks(
                 arguments[name] = imported[source]
             elif isinstance(source, Output):
                 arguments[name] = tasks[source.step].outputs[source.port]
-        arguments[CONFIG] = step.config.to_json()
+        base = bases.setdefault(step.stage.name, step.config)
+        arguments[CHANGES] = canonical_json(step.config.changes(base))
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
         nodes, more = _nodes(plan, step, cluster)
         environment = _environment(plan, step, cluster)
-        text = component_text(step, environment, states.get(step.name), nodes, more)
+        text = component_text(
+            step,
+            base,
+            environment,
+            state=states.get(step.name),
+            nodes=nodes,
+            parameters=more,
+        )
         arguments |= {name: parameters[name] for name in more}
         task = components.load_component_from_text(text)(**arguments)
         task.set_display_name(step.name)
@@ -277,8 +288,7 @@ def _give_pod(task: Any, plan: Plan, step: Step, cluster: ClusterOptions) -> Non
     labels = {
         **cluster.labels,
         "moco-transfer/recipe": plan.name,
-        "moco-transfer/scale": plan.scale,
-        "moco-transfer/step": label_value(step.name),
+        "moco-transfer/stage": step.stage.name,
     }
     for key, value in labels.items():
         kubernetes.add_pod_label(task, key, value)
@@ -312,10 +322,3 @@ def _give_credentials(task: Any, cluster: ClusterOptions, parameters: Mapping[st
     )
     if cluster.store_ca:
         kubernetes.use_config_map_as_volume(task, cluster.store_ca, CERTIFICATES)
-
-
-def label_value(step: str) -> str:
-    """Fit a step's name into a pod label, a long one cut and told apart by a hash."""
-    if len(step) <= LABEL:
-        return step
-    return f"{step[: LABEL - 9]}-{hashlib.sha256(step.encode()).hexdigest()[:8]}"

@@ -15,11 +15,10 @@ from components.core.errors import ConfigError, DataError, StoreError, UsageErro
 from components.core.manifest import MANIFEST, Lineage, Manifest
 from components.core.store import Store, open_store
 from components.core.store.base import TRANSFERS
-from pipelines.backends.component import mount_path
+from pipelines.backends.component import mount_path, task_name
 from pipelines.backends.kfp import pipeline_name
 from pipelines.cluster.connection import Cluster
 from pipelines.cluster.shelf import Attempt, Shelf, key_below, parse_manifest
-from pipelines.cluster.submit import task_name
 from pipelines.plan import Existing, Mounted, Output, Plan, Step
 from pipelines.runs import PLAN, RECORD, Run, StepState, runs_folder
 

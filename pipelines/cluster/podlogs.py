@@ -19,16 +19,15 @@ from pathlib import Path
 
 from components.core.errors import ClusterError, MocoError, StoreError
 from components.core.store import Store
-from pipelines.backends.kfp import label_value
+from pipelines.backends.component import task_name
 from pipelines.cluster.connection import TIMEOUT, Cluster
 from pipelines.cluster.logstream import AGAIN, follow_lines
 from pipelines.cluster.pods import MAIN, Object, created, name_of, state_of
-from pipelines.cluster.submit import task_name
-from pipelines.cluster.workflow import NODE, attempt_of
+from pipelines.cluster.workflow import NODE, attempt_of, place_of
 from pipelines.logs import Event, parse_line, read_log
 from pipelines.runs import ClusterRun, Run
 
-RUN_LABEL, STEP_LABEL = "pipeline/runid", "moco-transfer/step"
+RUN_LABEL = "pipeline/runid"
 ARCHIVED = "executor-logs"
 
 _ARCHIVED = re.compile(rf"{ARCHIVED}(?:-(\d+))?")
@@ -65,8 +64,13 @@ def pods_of_run(cluster: Cluster, place: ClusterRun) -> list[Object]:
 
 def pods_of_step(pods: Iterable[Object], step: str) -> list[Object]:
     """Choose the pods that ran a step's own command."""
-    label = label_value(step)
-    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(STEP_LABEL) == label]
+    place = (task_name(step), "executor")
+    return [pod for pod in pods if place_of(node_of(pod)) == place]
+
+
+def node_of(pod: Object) -> str:
+    """Return the node of a workflow that a pod is of; empty if it is of none."""
+    return str((pod["metadata"].get("annotations") or {}).get(NODE, ""))
 
 
 def read_pod_log(cluster: Cluster, pod: Object, tail: int | None = None) -> list[Event]:
@@ -150,7 +154,7 @@ def attempts(run: Run, step: str, cluster: Cluster, pods: Iterable[Object]) -> l
             raise
     copied = {attempt.number for attempt in found}
     for pod in mine:
-        number = attempt_of((pod["metadata"].get("annotations") or {}).get(NODE, "")) + 1
+        number = attempt_of(node_of(pod)) + 1
         if number not in copied or state_of(pod)[0] != "terminated":
             found.append(Attempt(number, partial(read_pod_log, cluster, pod)))
     return sorted(found, key=lambda attempt: attempt.number)

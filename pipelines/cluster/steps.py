@@ -12,9 +12,11 @@ from typing import Any
 from components.core.errors import ClusterError, ExitCode, MocoError, StoreError
 from components.core.manifest import MANIFEST
 from pipelines.backends.cluster import resource_parameter
+from pipelines.backends.component import task_name
 from pipelines.cluster.connection import TIMEOUT, Cluster
 from pipelines.cluster.podlogs import (
     attempts,
+    node_of,
     open_artifacts,
     pods_of_run,
     pods_of_step,
@@ -33,8 +35,7 @@ from pipelines.cluster.pods import (
     why_failed,
     why_waiting,
 )
-from pipelines.cluster.submit import task_name
-from pipelines.cluster.workflow import NODE, Task, place_of
+from pipelines.cluster.workflow import Task, place_of
 from pipelines.logs import Event, show_event
 from pipelines.runs import ClusterRun, Run, RunState, StepStatus
 from pipelines.words import number
@@ -225,7 +226,7 @@ class Look:
     def _why_never(self) -> str:
         """Say why a run came to its end without coming to all of its steps."""
         for pod in self._pods:
-            if _node(pod).endswith(".root-driver(0)") and (said := self._complaints(pod)):
+            if node_of(pod).endswith(".root-driver(0)") and (said := self._complaints(pod)):
                 return str(said[-1]["event"])
         return NEVER
 
@@ -237,7 +238,7 @@ class Look:
     def _driver(self, step: str) -> Object | None:
         """Return the pod that prepares a step: its name stands in an annotation only."""
         task = f"{task_name(step)}-driver"
-        drivers = [pod for pod in self._pods if place_of(_node(pod)) == (task, "")]
+        drivers = [pod for pod in self._pods if place_of(node_of(pod)) == (task, "")]
         return drivers[-1] if drivers else None
 
     @cached_property
@@ -268,11 +269,6 @@ class Look:
             )
             return sorted_events(json.loads(answer.data)["items"])
         return []
-
-
-def _node(pod: Object) -> str:
-    """Return the name of the workflow's node that a pod is."""
-    return str((pod["metadata"].get("annotations") or {}).get(NODE, ""))
 
 
 def _status(task: Task, **known: Any) -> StepStatus:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from components.core.config import nearest
 from components.core.errors import ClusterError, UsageError
 from components.core.store import Store
 from pipelines.backends.cluster import BUCKET_SCHEMES, pipeline_parameters, require_digests
+from pipelines.backends.component import task_name
 from pipelines.backends.kfp import compile_plan, pipeline_name
 from pipelines.cluster.connection import TIMEOUT, Cluster
 from pipelines.plan import Plan
@@ -163,11 +163,6 @@ def state_of(run: Run, step: str, store: Store) -> str:
             "--continue it starts anew"
         )
     return f"{place.store}/{max(states)}"
-
-
-def task_name(step: str) -> str:
-    """Return what Kubeflow Pipelines calls the task of a step, and its folder in the store."""
-    return re.sub("[^a-z0-9]+", "-", step).strip("-")
 
 
 def _start(

@@ -27,9 +27,9 @@ from tests.servers.helm import Helm, HelmFailed
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
-STEP = {"moco-transfer/step": "pretrain"}
+STEP = {"moco-transfer/stage": "pretrain"}
 WHOLE = ("resources", "limits")  # values that are what Kubernetes takes
-PEER = {"moco-transfer/step": "trainjob", "jobset.sigs.k8s.io/jobset-name": "a"}
+PEER = {"moco-transfer/stage": "trainjob", "jobset.sigs.k8s.io/jobset-name": "a"}
 
 
 def test_with_default_values_the_options_are_those_of_the_command_line(helm: Helm) -> None:

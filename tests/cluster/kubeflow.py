@@ -14,7 +14,6 @@ import yaml
 
 from components.core.stage import Stage
 from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import label_value
 from pipelines.cluster.connection import Cluster
 from pipelines.cluster.look import refresh
 from pipelines.plan import Plan
@@ -99,7 +98,7 @@ class Kubeflow:
         assert run.record.cluster is not None
         found = self.admin.core.list_namespaced_pod(
             run.record.cluster.namespace,
-            label_selector=f"pipeline/runid={run.record.cluster.run},moco-transfer/step",
+            label_selector=f"pipeline/runid={run.record.cluster.run},moco-transfer/stage",
         )
         return [pod.metadata.name for pod in found.items]
 
@@ -149,7 +148,7 @@ class Kubeflow:
             task.set_retry(2, backoff_duration="1s", backoff_max_duration="3600s")
             if not does.root:
                 kubernetes.set_security_context(task, 1000, 1000, True)
-            kubernetes.add_pod_label(task, "moco-transfer/step", label_value(name))
+            kubernetes.add_pod_label(task, "moco-transfer/stage", name)
             tasks[name] = task
 
 

@@ -377,7 +377,7 @@ def refused(kubeflow: Kubeflow, step: str) -> Iterator[None]:
 
     policies = client.AdmissionregistrationV1Api(kubeflow.admin.api)
     name = f"moco-test-{step.replace('_', '-')}"
-    label = "moco-transfer/step"
+    label = "moco-transfer/stage"
     pods = {
         "apiGroups": [""],
         "apiVersions": ["v1"],

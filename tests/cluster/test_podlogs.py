@@ -13,6 +13,7 @@ from pipelines.cluster.connection import Cluster
 from pipelines.cluster.logstream import whole_lines
 from pipelines.cluster.podlogs import LogStream, pods_of_run, pods_of_step, read_pod_log
 from pipelines.cluster.pods import state_of
+from pipelines.cluster.workflow import NODE
 from pipelines.logs import Event
 from pipelines.runs import ClusterRun
 from tests.servers.cluster import TestCluster, restricted_pod, wait_for
@@ -82,9 +83,10 @@ def here(
 
 
 def start(cluster: TestCluster, namespace: str, image: str, step: str, script: str) -> None:
-    """Start a pod with the labels and the annotation that the platform gives it."""
+    """Start a pod with the label and the annotation that the platform gives it."""
     pod: dict[str, Any] = restricted_pod(f"pod-{step}", image, ["sh", "-c", script])
-    pod["metadata"]["labels"] = {"pipeline/runid": "a-run", "moco-transfer/step": step}
+    pod["metadata"]["labels"] = {"pipeline/runid": "a-run"}
+    pod["metadata"]["annotations"] = {NODE: f"w(0).root(0).{step}(0).executor(0)"}
     pod["spec"]["terminationGracePeriodSeconds"] = 1
     cluster.core.create_namespaced_pod(namespace, pod)
 

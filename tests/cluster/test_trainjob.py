@@ -55,7 +55,7 @@ OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "step-1", "uid": "0-0-0"}
 
 def manifest(config: TrainJobConfig = CONFIG, name: str = "pretrain-0123456789") -> dict[str, Any]:
     command = ["python", *STAGE_ARGV]
-    labels = {"moco-transfer/step": "pretrain"}
+    labels = {"moco-transfer/stage": "pretrain"}
     return train_job(config, command, name=name, labels=labels, owner=OWNER)
 
 

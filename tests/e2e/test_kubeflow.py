@@ -278,7 +278,7 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     place = disturbed.record.cluster
     assert place is not None
     await_checkpoint(disturbed)
-    selector = f"pipeline/runid={place.run},moco-transfer/step=pretrain_moco_in1m"
+    selector = f"pipeline/runid={place.run},moco-transfer/stage=pretrain"
     (pod,) = [
         pod
         for pod in cluster.core.list_namespaced_pod(place.namespace, label_selector=selector).items

@@ -102,7 +102,7 @@ class Place:
             for key, variable in SECRET.items()
         ]
         pod: dict[str, Any] = restricted_pod(name, self.image, command, env=env)
-        pod["metadata"]["labels"] = {"moco-transfer/step": "pretrain", "pipeline/runid": "run-1"}
+        pod["metadata"]["labels"] = {"moco-transfer/stage": "pretrain", "pipeline/runid": "run-1"}
         pod["spec"] |= {"serviceAccountName": "moco-transfer", "automountServiceAccountToken": True}
         return pod
 
@@ -294,7 +294,7 @@ def test_a_follower_that_is_deleted_takes_its_trainjob_with_it(place: Place, gra
     follower = place.start(place.follower(name))
     place.await_nodes()
     (job,) = place.train_jobs()
-    assert job["metadata"]["labels"]["moco-transfer/step"] == "pretrain"
+    assert job["metadata"]["labels"]["moco-transfer/stage"] == "pretrain"
     assert job["metadata"]["labels"]["pipeline/runid"] == "run-1"
     place.cluster.core.delete_namespaced_pod(follower, place.namespace, grace_period_seconds=grace)
     wait_for("the TrainJob to go", lambda: not place.train_jobs() and not place.nodes())

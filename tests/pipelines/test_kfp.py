@@ -14,6 +14,7 @@ from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.core.config import read_config
 from components.core.errors import UsageError
 from components.core.stage import Resources, Stage
 from components.report import STAGE as REPORT
@@ -21,7 +22,7 @@ from components.report import ReportConfig
 from pipelines.backends import kfp
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.component import component_text
-from pipelines.backends.kfp import LABEL, compile_plan, label_value
+from pipelines.backends.kfp import compile_plan
 from pipelines.plan import Existing, Mounted, Plan
 
 CLUSTER = ClusterOptions(images={"torch": "registry.example/torch@sha256:1234"})
@@ -65,8 +66,17 @@ def compiled(tmp_path: Path) -> Compile:
     return compiled
 
 
+def component(spec: Document, task: str) -> Document:
+    found: Document = spec["components"][spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]]
+    return found
+
+
+def executor(spec: Document, task: str) -> str:
+    return str(component(spec, task)["executorLabel"])
+
+
 def container(spec: Document, task: str) -> Document:
-    found: Document = spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
+    found: Document = spec["deploymentSpec"]["executors"][executor(spec, task)]["container"]
     return found
 
 
@@ -107,7 +117,8 @@ def test_the_command_is_the_stages_own(compiled: Compile, trainer: Stage[Any]) -
     first = container(spec, "first")
     assert first["command"] == ["python", "-m", "components.toy"]
     assert first["args"] == [
-        *("--config", "{{$.inputs.parameters['config']}}"),
+        *("--config", trainer.config(value=1.5).to_json()),
+        *("--changes", "{{$.inputs.parameters['changes']}}"),
         *("--input.model", "{{$.inputs.artifacts['model'].path}}"),
         *("--mount.data", "/data/imagenet_2012"),
         *("--output.model", "{{$.outputs.artifacts['model'].path}}"),
@@ -123,7 +134,7 @@ def test_every_key_of_a_many_port_is_an_input_of_its_own(
     spec, _ = compiled(sample(trainer))
 
     arguments = container(spec, "third")["args"]
-    assert arguments[2:6] == [
+    assert arguments[4:8] == [
         *("--input.others.a", "{{$.inputs.artifacts['others_a'].path}}"),
         *("--input.others.b", "{{$.inputs.artifacts['others_b'].path}}"),
     ]
@@ -140,8 +151,8 @@ def test_only_a_resumable_stage_gets_state_and_credentials(
     spec, platform = compiled(sample(trainer))
 
     assert "--state" not in container(spec, "report")["args"]
-    assert "secretAsEnv" not in platform["exec-report"]
-    [secret] = platform["exec-first"]["secretAsEnv"]
+    assert "secretAsEnv" not in platform[executor(spec, "report")]
+    [secret] = platform[executor(spec, "first")]["secretAsEnv"]
     assert secret["secretNameParameter"] == {"componentInputParameter": "store_secret"}
     assert secret["keyToEnv"] == [
         {"secretKey": "accesskey", "envVar": "AWS_ACCESS_KEY_ID"},
@@ -149,12 +160,20 @@ def test_only_a_resumable_stage_gets_state_and_credentials(
     ]
 
 
-def test_the_config_is_one_string_parameter(compiled: Compile, trainer: Stage[Any]) -> None:
+def test_the_config_is_that_of_the_stages_first_step_with_changes(
+    compiled: Compile, trainer: Stage[Any]
+) -> None:
     plan = sample(trainer)
+    plan.add(trainer, "fourth", trainer.config(value=2.5), model=CHECKPOINT)
     spec, _ = compiled(plan)
 
-    config = spec["root"]["dag"]["tasks"]["report"]["inputs"]["parameters"]["config"]
-    assert config["runtimeValue"]["constant"] == plan.step("report").config.to_json()
+    for step in plan:
+        option, base, *_ = container(spec, step.name)["args"]
+        given = spec["root"]["dag"]["tasks"][step.name]["inputs"]["parameters"]["changes"]
+        changes = given["runtimeValue"]["constant"]
+        assert option == "--config"
+        assert read_config(step.stage.config, base, changes) == step.config
+        assert changes == ('{"value":2.5}' if step.name == "fourth" else "{}")
 
 
 def test_artifacts_are_typed_so_that_the_ui_shows_them(
@@ -167,8 +186,8 @@ def test_artifacts_are_typed_so_that_the_ui_shows_them(
         for component, document in spec["components"].items()
         for port, one in document.get("outputDefinitions", {}).get("artifacts", {}).items()
     }
-    assert types["comp-first", "model"] == "system.Model"
-    assert types["comp-first", "metrics"] == "system.Metrics"
+    assert types["comp-toy", "model"] == "system.Model"
+    assert types["comp-toy", "metrics"] == "system.Metrics"
     assert types["comp-report", "report"] == "system.Artifact"
     assert types["comp-report", "html"] == "system.HTML"
 
@@ -224,7 +243,7 @@ def test_a_pod_passes_restricted_and_has_somewhere_to_write(
             "runAsNonRoot": True,
         }
         assert {"volumeName": "scratch", "mountPath": "/tmp"} in config["emptyDirMounts"]
-    assert platform["exec-first"]["emptyDirMounts"][1] == {
+    assert platform[executor(spec, "first")]["emptyDirMounts"][1] == {
         "volumeName": "shared-memory",
         "mountPath": "/dev/shm",
         "medium": "Memory",
@@ -252,9 +271,10 @@ def test_caching_can_be_switched_off(compiled: Compile, trainer: Stage[Any]) -> 
     assert not off["root"]["dag"]["tasks"]["first"]["cachingOptions"]
 
 
-def test_a_task_and_its_pods_carry_the_steps_name(compiled: Compile, trainer: Stage[Any]) -> None:
+def test_a_task_carries_the_steps_name_and_its_pods_the_stages(
+    compiled: Compile, trainer: Stage[Any]
+) -> None:
     plan = sample(trainer)
-    long = plan.add(trainer, "a_" * 40 + "long_name", trainer.config())
     spec, platform = compiled(plan, CLUSTER.derive(labels={"kueue.x-k8s.io/queue-name": "gpus"}))
 
     tasks = spec["root"]["dag"]["tasks"]
@@ -262,14 +282,28 @@ def test_a_task_and_its_pods_carry_the_steps_name(compiled: Compile, trainer: St
     # The server finds what an importer brought only under the name of its task.
     assert names == {*plan.steps, "importer"}
     assert "importer" in tasks
-    assert platform["exec-first"]["podMetadata"]["labels"] == {
+    assert platform[executor(spec, "first")]["podMetadata"]["labels"] == {
         "kueue.x-k8s.io/queue-name": "gpus",
         "moco-transfer/recipe": "sample_recipe",
-        "moco-transfer/scale": "full",
-        "moco-transfer/step": "first",
+        "moco-transfer/stage": "toy",
     }
-    assert len(label_value(long.name)) == LABEL
-    assert label_value(long.name) != label_value(long.name + "r")
+
+
+def test_steps_that_differ_in_their_inputs_only_share_a_component(
+    compiled: Compile, trainer: Stage[Any]
+) -> None:
+    plan = sample(trainer)
+    plan.add(trainer, "fourth", trainer.config(value=2), model=plan.steps["first"].model)
+    spec, platform = compiled(plan)
+
+    tasks = spec["root"]["dag"]["tasks"]
+    components = {name: task["componentRef"]["name"] for name, task in tasks.items()}
+    assert components["second"] == components["fourth"]
+    assert len({components[name] for name in ("first", "second", "third", "report")}) == 4
+    assert spec["components"].keys() == set(components.values())
+    executors = spec["deploymentSpec"]["executors"].keys()
+    assert executors == {executor(spec, name) for name in tasks}
+    assert platform.keys() == executors - {"exec-importer"}
 
 
 def test_secrets_of_this_machine_are_not_in_the_compiled_file(
@@ -317,8 +351,8 @@ def test_inputs_that_would_share_a_name_are_refused(toy: Stage[Any]) -> None:
     plan = Plan("clash")
     step = plan.add(stage, "first", toy.config(), image=CHECKPOINT)
 
-    with pytest.raises(ValueError, match="two of its inputs have one name: config, image, image"):
-        component_text(step, {})
+    with pytest.raises(ValueError, match="two of its inputs have one name: changes, image, image"):
+        component_text(step, step.config, {})
 
 
 def test_compiling_without_kfp_says_what_to_install(

@@ -11,9 +11,10 @@ from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
 from components.core.store import FolderStore
 from pipelines.backends.cluster import ClusterOptions
+from pipelines.backends.component import task_name
 from pipelines.cluster.connection import Cluster
 from pipelines.cluster.places import places
-from pipelines.cluster.submit import state_of, submit_plan, task_name
+from pipelines.cluster.submit import state_of, submit_plan
 from pipelines.derived import Places, fill_plan, rerun_plan
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, build_plan, load_recipe

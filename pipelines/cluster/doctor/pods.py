@@ -24,7 +24,7 @@ from pipelines.cluster.pods import (
 )
 
 # What makes the chart's network policy treat it like the pods of steps.
-LABELS = {"moco-transfer/step": "doctor"}
+LABELS = {"moco-transfer/stage": "doctor"}
 POLL_SECONDS = 1.0
 SAID = 300  # characters
 LONGEST_LOG = 8 << 20  # bytes

@@ -26,7 +26,7 @@ usage: python -m {MODULE} --config JSON|@FILE -- python -m components.NAME ...
 What stands after -- runs in every pod; its outputs and its state are URLs. The config is that of
 `TrainJobConfig`. Exit code and log are those of the stage. SIGTERM cancels the TrainJob.
 """
-STEP = "moco-transfer/step"
+STEP = "moco-transfer/stage"
 KEPT_LABELS = ("moco-transfer/", "pipeline/")  # of this pod, for the TrainJob too
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
