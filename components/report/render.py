@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def _context(report: Report) -> dict[str, Any]:
         "artifacts": artifacts,
         "measures": measures,
         "legend": list(_legend(report)),
+        "compared": _compared(report),
         "miniature": MINIATURE,
         "mixed": MIXED,
     }
@@ -135,6 +137,14 @@ def _measures(report: Report) -> dict[str, str]:
     for one in report.others:
         names.setdefault(one.artifact, {})[one.key] = None
     return {artifact: ", ".join(keys) for artifact, keys in names.items()}
+
+
+def _compared(report: Report) -> dict[str, str]:
+    """Return the names of the rows that several tables have, by key: what an overview compares."""
+    rows = [(row.key, row.name) for table in report.tables for row in table.rows]
+    times = Counter(key for key, _ in rows)
+    names = dict(reversed(rows))  # as the first table has it
+    return {key: names[key] for key in dict.fromkeys(key for key, _ in rows) if times[key] > 1}
 
 
 def _lead(report: Report) -> str:

@@ -12,8 +12,8 @@ Colour = tuple[int, int, int]
 
 PICTURES = "pictures"
 """Folder of a metrics artifact whose pictures the report shows."""
-LARGEST = 150_000
-"""Bytes of a sheet at most, because a report holds it."""
+LARGEST = 60_000
+"""Bytes of a sheet at most, because a report holds those of all cells of the appendix."""
 
 _PANEL = 220  # longer side of a panel, pixels
 _GAP = 6

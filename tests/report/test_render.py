@@ -127,12 +127,26 @@ def test_an_empty_cell_shows_its_command_letter_for_letter(report: Report, lvis:
 
 
 def test_why_a_row_cannot_be_had_stands_beside_its_published_value(report: Report) -> None:
-    rows = [row for row in Page(_html(report)).rows if "MoCo IG-1B" in row]
+    _, *rows = [row for row in Page(_html(report)).rows if "MoCo IG-1B" in row]
 
     assert len(rows) == 3
     assert all("the IG-1B images are not public" in row for row in rows)
     assert "65.8" in rows[0]
     assert "not obtainable: the IG-1B images are not public" in render_markdown(report)
+
+
+def test_an_overview_has_a_line_for_each_column_and_compares_what_tables_share(
+    report: Report,
+) -> None:
+    rows = [" ".join(row.split()) for row in Page(_html(report)).rows]
+
+    head = rows.index("table random init.MoCo IN-1MMoCo IG-1Btrials")
+    columns = sum(len(table.columns) for table in report.tables)
+    lines = rows[head + 1 : head + 1 + columns]
+    assert all(table.title in " ".join(lines) for table in report.tables)
+    (inaturalist,) = (line for line in lines if "iNaturalist" in line)
+    assert "61.9" in inaturalist
+    assert "61.8" in inaturalist
 
 
 def test_what_a_trial_lacks_is_said_in_every_form(report: Report) -> None:
