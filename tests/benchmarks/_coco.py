@@ -99,7 +99,8 @@ def _outlines(
     directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     edge = 1 + 0.15 * random.normal(size=(len(part), 1))
     points = centres[part] + radii[owners][part] * directions * edge
-    return np.clip(points, 0, [WIDTH, HEIGHT]).round(2)
+    clipped: Values = np.clip(points, 0, [WIDTH, HEIGHT])
+    return clipped.round(2)
 
 
 def _runs(random: np.random.Generator) -> str:

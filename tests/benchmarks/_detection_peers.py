@@ -110,16 +110,26 @@ def torchvision_batches(config: CocoConfig, folder: Path, split: str) -> Iterato
         yield from loader
 
 
-def detectron2_batches(config: CocoConfig, folder: Path, split: str) -> Iterator[Any]:
-    """Return batches of detectron2's training loader, masks as bits."""
+def detectron2_batches(
+    config: CocoConfig, folder: Path, split: str, masks: str = "bitmask"
+) -> Iterator[Any]:
+    """Return batches of detectron2's training loader.
+
+    Args:
+        config: Sizes and batch.
+        folder: A data set of COCO's layout.
+        split: Of it.
+        masks: `bitmask`, or `polygon` as in the released configs, whose loss draws them.
+    """
     from detectron2.data import build_detection_train_loader
     from detectron2.data.datasets import register_coco_instances
 
     file = folder / "annotations" / f"instances_{split}.json"
-    name = f"coco_{split}"
+    name = f"coco_{split}_{masks}"
     register_coco_instances(name, {}, str(file), str(folder / split))
     cfg = _released_config(config)
     cfg.DATASETS.TRAIN = (name,)
+    cfg.INPUT.MASK_FORMAT = masks
     cfg.DATALOADER.NUM_WORKERS = 0
     yield from build_detection_train_loader(cfg)
 

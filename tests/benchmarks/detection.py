@@ -7,7 +7,8 @@ import importlib.util
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def run() -> list[dict[str, Any]]:
         (folder / "backbone").mkdir()
         write_backbone(build_backbone("resnet50"), "random", folder / "backbone")
         results = [_compare_steps(folder, library) for library in STOCK]
-        return results + [_compare_batches(folder, library) for library in STOCK]
+        return results + [_compare_batches(folder, *peer) for peer in LOADERS]
 
 
 STOCK: dict[Library, dict[str, Any]] = {
@@ -66,6 +67,17 @@ STOCK: dict[Library, dict[str, Any]] = {
     "detectron2": {},
 }
 """What the libraries' own models differ in from ours: ours is built so too."""
+
+Loader = Callable[[CocoConfig, Path, str], Iterator[Any]]
+LOADERS: tuple[tuple[Library, str, Loader], ...] = (
+    ("torchvision", "", peers.torchvision_batches),
+    ("detectron2", "", peers.detectron2_batches),
+    (
+        "detectron2",
+        ", which leaves polygons to the loss",
+        partial(peers.detectron2_batches, masks="polygon"),
+    ),
+)
 
 
 def _compare_steps(folder: Path, library: Library) -> dict[str, Any]:
@@ -124,14 +136,13 @@ class _Turns:
         yield self._batch
 
 
-def _compare_batches(folder: Path, library: Library) -> dict[str, Any]:
-    """Compare images a second on one core, at the paper's sizes, two images a batch as on a GPU."""
-    name = f"detection batches with masks as bits / {library}'s own loader"
+def _compare_batches(folder: Path, library: Library, way: str, make: Loader) -> dict[str, Any]:
+    """Compare images a second at the paper's sizes, two images a batch as on a GPU."""
+    name = f"detection batches with masks as bits / {library}'s own loader{way}"
     if not importlib.util.find_spec(library):
         return skipped(name, f"{library} is not installed here: make {library}")
     config = mask_rcnn_fpn().derive(batch_size=2, loader={"workers": 0})
-    make = {"torchvision": peers.torchvision_batches, "detectron2": peers.detectron2_batches}
-    ways = (_our_batches(config, folder), make[library](config, folder, SPLIT))
+    ways = (_our_batches(config, folder), make(config, folder, SPLIT))
     pairs = [(_cpu_seconds(ways[0]), _cpu_seconds(ways[1])) for _ in range(ROUNDS + 1)][1:]
     ours, theirs = (IMAGES / statistics.median(one) for one in zip(*pairs, strict=True))
     row = ratio(name, pairs, goal=1.0)
