@@ -1,5 +1,6 @@
 """How an image and its instances are shown: resized, perhaps mirrored, all of it together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,16 +92,13 @@ def show_instances(instances: Instances, view: View, wanted: Wanted) -> Targets:
         boxes[:, [0, 2]] = view.width - boxes[:, [2, 0]]
     boxes = np.clip(boxes, 0, np.tile(np.array([view.width, view.height], np.float32), 2))
     kept = ~instances.crowd & (boxes[:, 2:] - boxes[:, :2] > _LEAST).all(1)
-    masks: list[MaskPixels] = []
+    targets: Targets = {}
     if wanted.masks:
-        for place in np.flatnonzero(kept):
-            mask = show_mask(instances.masks[place], view)
-            kept[place] = mask.any()
-            masks += [mask] if kept[place] else []
-    targets: Targets = {"boxes": boxes[kept], "labels": instances.labels[kept].astype(np.int64)}
-    if wanted.masks:
-        empty = np.zeros((0, view.height, view.width), np.bool_)
-        targets["masks"] = np.stack(masks) if masks else empty
+        masks = show_masks([instances.masks[place] for place in np.flatnonzero(kept)], view)
+        seen = np.array([mask.any() for mask in masks], np.bool_)
+        kept[kept] = seen
+        targets["masks"] = masks if seen.all() else masks[seen]
+    targets |= {"boxes": boxes[kept], "labels": instances.labels[kept].astype(np.int64)}
     if wanted.pairs is not None:
         assert instances.keypoints is not None
         targets["keypoints"] = _show_keypoints(
@@ -112,27 +110,34 @@ def show_instances(instances: Instances, view: View, wanted: Wanted) -> Targets:
     return targets
 
 
-def show_mask(mask: Mask, view: View) -> MaskPixels:
-    """Return a mask as it is shown, (height, width).
+def show_masks(masks: Sequence[Mask], view: View) -> MaskPixels:
+    """Return masks as they are shown, (N, height, width)."""
+    # Drawn where they stay: a copy of all pixels takes as long as drawing the few of an instance.
+    shown = np.zeros((len(masks), view.height, view.width), np.bool_)
+    for mask, canvas in zip(masks, shown[..., ::-1] if view.flip else shown, strict=True):
+        _draw_mask(mask, canvas)
+    return shown
+
+
+def _draw_mask(mask: Mask, canvas: MaskPixels) -> None:
+    """Draw a mask over all of an empty canvas.
 
     A polygon is filled at the new size, and only where it is: that is sharper than a
     resized mask, and takes a fraction of the time.
     """
-    if isinstance(mask, PolygonMask):
-        shown = np.zeros((view.height, view.width), np.bool_)
-        scale = np.array([view.width / mask.width, view.height / mask.height])
-        for polygon in mask.polygons:
-            corners = polygon * scale
-            left, top = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
-            right, bottom = np.ceil(corners.max(0)).astype(int) + 1
-            part = shown[top:bottom, left:right]
-            if part.size:
-                part |= rle.fill([corners - (left, top)], *part.shape)
-    else:
-        size = (view.width, view.height)
+    height, width = canvas.shape
+    if not isinstance(mask, PolygonMask):
         decoded = mask.decode().astype(np.uint8)
-        shown = cv2.resize(decoded, size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
-    return shown[:, ::-1] if view.flip else shown
+        canvas[:] = cv2.resize(decoded, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+        return
+    scale = np.array([width / mask.width, height / mask.height])
+    for polygon in mask.polygons:
+        corners = polygon * scale
+        left, top = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
+        right, bottom = np.ceil(corners.max(0)).astype(int) + 1
+        part = canvas[top:bottom, left:right]
+        if part.size:
+            part |= rle.fill([corners - (left, top)], *part.shape)
 
 
 def mirror_surface(points: SurfacePoints, mirroring: Mirroring) -> tuple[npt.NDArray[Any], ...]:

@@ -71,16 +71,14 @@ def _compare(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def write_photographs(folder: Path) -> None:
-    """Write 500×375 JPEGs cut from scikit-learn's two photographs."""
+def write_photographs(folder: Path, size: tuple[int, int] = (500, 375)) -> None:
+    """Write JPEGs of a width and height, cut from scikit-learn's two photographs."""
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     for number in range(IMAGES):
         photograph = photographs[number % len(photographs)]
         shift = 4 * (number // len(photographs))
         cut = photograph.crop((shift, shift, photograph.width - shift, photograph.height - shift))
-        cut.resize((500, 375), Image.Resampling.LANCZOS).save(
-            folder / f"{number:02d}.jpg", quality=90
-        )
+        cut.resize(size, Image.Resampling.LANCZOS).save(folder / f"{number:02d}.jpg", quality=90)
 
 
 def our_pairs(folder: Path, augmentation: AugmentationConfig) -> Callable[[int], int]:

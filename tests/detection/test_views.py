@@ -13,7 +13,7 @@ from components.detection.views import (
     mirror_surface,
     show_image,
     show_instances,
-    show_mask,
+    show_masks,
 )
 from components.digits.surface import mirroring as digits_mirroring
 from components.vision.datasets.coco import flip_pairs, read_coco, read_densepose, read_keypoints
@@ -57,8 +57,9 @@ def test_a_mask_at_the_original_size_is_the_official_one(world: Path) -> None:
             expected = mask.decode()
             height, width = expected.shape
             same = View(height, width)
-            np.testing.assert_array_equal(show_mask(mask, same), expected)
-            flipped = show_mask(mask, View(height, width, flip=True))
+            (shown,) = show_masks([mask], same)
+            np.testing.assert_array_equal(shown, expected)
+            (flipped,) = show_masks([mask], View(height, width, flip=True))
             np.testing.assert_array_equal(flipped, expected[:, ::-1])
 
 
