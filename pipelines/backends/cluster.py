@@ -105,6 +105,8 @@ class ClusterOptions(Config):
     """Seconds before the first retry; every further one waits twice as long."""
     retry_hours: PositiveInt = 24 * 14
     """Hours from a step's first attempt in which it is retried: longer than any training."""
+    workflow_size: PositiveInt = 1 << 20
+    """Bytes of a run's workflow that the cluster takes: its controller's MAX_WORKFLOW_SIZE."""
     cache: bool = True
     """Whether a step takes over the outputs of an earlier run that was the same in all."""
     labels: dict[str, str] = Field(default_factory=dict)

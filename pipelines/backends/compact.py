@@ -4,14 +4,46 @@ kfp writes a component for every task; the server keeps each of them, and every 
 workflow that it makes of a run.
 """
 
+import json
 from itertools import count
 from typing import Any
+
+from google.protobuf import json_format
 
 from pipelines.backends.component import task_name
 from pipelines.plan import Plan
 
 _IDLE = ("accelerator_count", "accelerator_type", "cpu_limit", "memory_limit")
 """Inputs of a task that kfp writes beside the parameters they stand for; servers read those."""
+
+
+_TASK = 1_500
+"""Bytes of a task beside its description: its driver's and its executor's place in the workflow."""
+_STATUS = 4_900
+"""Bytes of a task's state once it has run, compressed: six nodes with what its pod is given."""
+LARGEST = 1 << 20
+"""Bytes that the workflow controller takes, if its MAX_WORKFLOW_SIZE says nothing else."""
+OBJECT = 1_500_000
+"""Bytes that an object of a cluster may have (etcd's limit of a request, 1.5 MiB)."""
+
+
+def workflow_size(pipeline: Any) -> int:
+    """Estimate the bytes of the workflow of a run at its end, by what a server made of others.
+
+    Measured of 60 and of 143 tasks on Kubeflow Pipelines 2.17; the estimates were within a tenth.
+    """
+    specification = pipeline.pipeline_spec
+    tasks = specification.root.dag.tasks
+    described = (
+        specification.root,
+        *tasks.values(),
+        *specification.components.values(),
+        *specification.deployment_spec["executors"].fields.values(),
+        *pipeline.platform_spec.platforms["kubernetes"].deployment_spec.executors.values(),
+    )
+    # Each is a JSON text within the workflow, which is JSON too.
+    texts = (json_format.MessageToJson(one, indent=None) for one in described)
+    return sum(len(json.dumps(text)) for text in texts) + len(tasks) * (_TASK + _STATUS)
 
 
 def compact(pipeline: Any, plan: Plan) -> None:

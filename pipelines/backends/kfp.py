@@ -22,7 +22,7 @@ from pipelines.backends.cluster import (
     resource_parameter,
     resources_at,
 )
-from pipelines.backends.compact import compact
+from pipelines.backends.compact import OBJECT, compact, workflow_size
 from pipelines.backends.component import (
     ARTIFACT_TYPES,
     CHANGES,
@@ -35,8 +35,6 @@ from pipelines.backends.component import (
 from pipelines.cluster.trainjob import TrainJobConfig
 from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
-MAX_TASKS = 200  # a task is two pods one after the other, and a few kilobytes of the workflow
-MAX_SIZE = 1 << 20  # bytes; the workflow made of it must fit into one object of the cluster
 SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
 STORE_SECRET = "store_secret"  # noqa: S105 - a parameter's name
 CERTIFICATES = "/etc/moco-transfer/certificates"
@@ -48,7 +46,7 @@ USER_ENVIRONMENT = {"HOME": SCRATCH, "USER": "moco"}
 
 def compile_plan(
     plan: Plan, path: Path, cluster: ClusterOptions, states: Mapping[str, str] | None = None
-) -> None:
+) -> int:
     """Write a plan as a Kubeflow pipeline, the same bytes for the same plan.
 
     Every step becomes a task that runs the stage's own command line; nothing is
@@ -60,26 +58,43 @@ def compile_plan(
         cluster: What it asks of the cluster.
         states: URLs of in-flight state by step, for steps that continue an earlier attempt.
 
+    Returns:
+        About how many bytes the workflow of a run will have; see `too_large`.
+
     Raises:
-        UsageError: if the plan is too large for one run, or needs a file that no pod can read,
-            or kfp is not installed.
+        UsageError: if the plan needs a file that no pod can read, or kfp is not installed.
     """
-    count = len(plan.steps) + len(existing_parameters(plan))
-    if count > MAX_TASKS:
-        raise UsageError(
-            f"the plan {plan.name} has {count} tasks; one run takes {MAX_TASKS}. Compile it in "
-            "parts: some of its rows each (--rows), or fewer trials (--trials)"
-        )
-    text = _compile(plan, cluster, states or {})
-    size = len(text.encode())
-    if size > MAX_SIZE:
-        raise UsageError(
-            f"the plan {plan.name} compiles to {size / MAX_SIZE:.1f} MiB; the cluster takes "
-            f"{MAX_SIZE >> 20} MiB. Compile it in parts: some of its rows each (--rows), or fewer "
-            "trials (--trials)"
-        )
+    text, size = _compile(plan, cluster, states or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
+    return size
+
+
+def too_large(plan: Plan, size: int, cluster: ClusterOptions) -> str | None:
+    """Say why the workflow of a plan would not fit into the cluster, and the ways out, if so.
+
+    Args:
+        plan: The plan.
+        size: What `compile_plan` returned.
+        cluster: Says what the workflow controller takes.
+    """
+    if size <= cluster.workflow_size:
+        return None
+    ways = [
+        "fewer trials (--trials), rows (--rows) or one table at a time, which "
+        "`moco report RUN...` puts together"
+    ]
+    if size <= OBJECT:
+        ways.append(
+            "a controller that takes more: kubectl --namespace kubeflow set env "
+            f"deployment/workflow-controller MAX_WORKFLOW_SIZE={OBJECT}, "
+            f"then --cluster workflow_size={OBJECT}"
+        )
+    return (
+        f"the {len(plan.steps)} steps of {plan.name} are too many for one workflow: it would have "
+        f"about {size / 1e6:.2f} MB, and Kubeflow's workflow controller takes "
+        f"{cluster.workflow_size / 1e6:.2f} MB. Ways out: " + "; or ".join(ways)
+    )
 
 
 def pipeline_name(plan: Plan) -> str:
@@ -88,7 +103,7 @@ def pipeline_name(plan: Plan) -> str:
     return name if plan.scale == "full" else f"{name}-{plan.scale}"
 
 
-def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> str:
+def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> tuple[str, int]:
     try:
         from kfp import compiler, dsl
     except ModuleNotFoundError as error:
@@ -105,7 +120,7 @@ def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> 
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(compiled))
-        return compiled.read_text("utf-8")
+        return compiled.read_text("utf-8"), workflow_size(pipeline)
 
 
 def _as_function(

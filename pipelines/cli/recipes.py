@@ -13,7 +13,7 @@ from pipelines.backends.machine import this_machine
 from pipelines.backends.reuse import ReuseIndex
 from pipelines.backends.sources import find_sources
 from pipelines.cli.options import ClusterValues, Data, Jobs, Json, RecipeName, RecipeOptions, pairs
-from pipelines.cli.output import print_json, print_table, say
+from pipelines.cli.output import print_json, print_table, say, tell
 from pipelines.plan import Plan
 from pipelines.recipes import Options, Recipe, build_plan, load_recipe, recipe_names
 from pipelines.runs import runs_folder
@@ -135,11 +135,13 @@ def compile_recipe(
     chosen = cluster_options(cluster, ask=False)
     require_digests(built, chosen)
     try:
-        from pipelines.backends.kfp import compile_plan
+        from pipelines.backends.kfp import compile_plan, too_large
     except ModuleNotFoundError as error:
         raise UsageError(f"compiling needs {error.name}: install moco-transfer[kubeflow]") from None
-    compile_plan(built, output, chosen)
+    size = compile_plan(built, output, chosen)
     say(f"{output}: {number(len(built.steps), 'step')} of {built.name} at {built.scale} scale")
+    if words := too_large(built, size, chosen):
+        tell(f"note: {words}")
 
 
 def _tables(recipe: Recipe) -> tuple[Table, ...]:

@@ -12,7 +12,7 @@ from components.core.errors import ClusterError, UsageError
 from components.core.store import Store
 from pipelines.backends.cluster import BUCKET_SCHEMES, pipeline_parameters, require_digests
 from pipelines.backends.component import task_name
-from pipelines.backends.kfp import compile_plan, pipeline_name
+from pipelines.backends.kfp import compile_plan, pipeline_name, too_large
 from pipelines.cluster.connection import TIMEOUT, Cluster
 from pipelines.plan import Plan
 from pipelines.runs import PLAN, RECORD, ClusterRun, Parent, Run, create_run, forget_run
@@ -52,7 +52,9 @@ def submit_plan(
     store.check()
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, f"{pipeline_name(plan)}.yaml")
-        compile_plan(plan, compiled, cluster.options, parent.states if parent else None)
+        size = compile_plan(plan, compiled, cluster.options, parent.states if parent else None)
+        if words := too_large(plan, size, cluster.options):
+            raise UsageError(words)
         pipeline, version = upload(cluster, pipeline_name(plan), compiled)
     run = create_run(runs, plan, parent=parent)
     try:

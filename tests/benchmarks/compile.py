@@ -49,7 +49,7 @@ def pretrainings(size: int) -> Plan:
 
 def _compare(folder: Path, size: int) -> dict[str, Any]:
     plan = pretrainings(size)
-    ways: dict[str, Callable[[Path], None]] = {
+    ways: dict[str, Callable[[Path], object]] = {
         "ours": lambda path: compile_plan(plan, path, CLUSTER),
         "bare": lambda path: _compile_by_hand(plan, path),
     }

@@ -19,10 +19,9 @@ from components.core.errors import UsageError
 from components.core.stage import Resources, Stage
 from components.report import STAGE as REPORT
 from components.report import ReportConfig
-from pipelines.backends import kfp
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.component import component_text
-from pipelines.backends.kfp import compile_plan
+from pipelines.backends.kfp import compile_plan, too_large
 from pipelines.plan import Existing, Mounted, Plan
 
 CLUSTER = ClusterOptions(images={"torch": "registry.example/torch@sha256:1234"})
@@ -315,27 +314,23 @@ def test_secrets_of_this_machine_are_not_in_the_compiled_file(
     assert "canary" not in str(compiled(sample(trainer)))
 
 
-def test_a_plan_of_too_many_tasks_is_refused_with_a_way_to_split_it(
+def test_a_workflow_that_the_cluster_would_not_take_is_told_with_the_ways_out(
     tmp_path: Path, toy: Stage[Any]
 ) -> None:
     plan = Plan("large")
-    for number in range(201):
+    sizes = {}
+    for number in range(300):
         plan.add(toy, f"step_{number}", toy.config(seed=number))
+        if number in (9, 149, 299):
+            sizes[number] = compile_plan(plan, tmp_path / "p.yaml", CLUSTER)
 
-    with pytest.raises(UsageError, match=r"201 tasks.*200.*--rows.*--trials"):
-        compile_plan(plan, tmp_path / "p.yaml", CLUSTER)
-    assert not (tmp_path / "p.yaml").exists()
-
-
-def test_a_file_too_large_for_the_cluster_is_refused(
-    tmp_path: Path, toy: Stage[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = Plan("large")
-    plan.add(REPORT, "report", ReportConfig(title="x" * kfp.MAX_SIZE))
-
-    with pytest.raises(UsageError, match=r"1\.0 MiB; the cluster takes 1 MiB"):
-        compile_plan(plan, tmp_path / "p.yaml", CLUSTER)
-    assert not (tmp_path / "p.yaml").exists()
+    assert too_large(plan, sizes[9], CLUSTER) is None
+    words = too_large(plan, sizes[149], CLUSTER) or ""
+    assert "about 1.1" in words
+    assert "takes 1.05 MB. Ways out: fewer trials (--trials)" in words
+    assert "MAX_WORKFLOW_SIZE=1500000, then --cluster workflow_size=1500000" in words
+    assert too_large(plan, sizes[149], CLUSTER.derive(workflow_size=1_500_000)) is None
+    assert "MAX_WORKFLOW_SIZE" not in (too_large(plan, sizes[299], CLUSTER) or "")  # etcd's limit
 
 
 def test_a_checkpoint_on_this_machine_is_refused(tmp_path: Path, toy: Stage[Any]) -> None:

@@ -53,6 +53,9 @@ def test_a_tiny_set_is_memorised(tmp_path: Path, voc_folder: Path, backbone: Pat
     assert run.metrics.values["mIoU"] > 70
     losses = [loss for _, loss in run.metrics.curves["loss"]]
     assert losses[-1] < 0.1 * losses[0]
+    followed = [value for _, value in run.metrics.curves["mIoU"]]
+    assert len(followed) == config.evaluations
+    assert followed[0] < followed[-1] == run.metrics.values["mIoU"]
 
 
 @pytest.mark.parametrize("dataset", DATA)
