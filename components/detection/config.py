@@ -102,6 +102,7 @@ class DetectionConfig(TrainingConfig):
             "longer_side": 86,
             "flip": 0.0,
             "precise_bn": min(self.precise_bn, 10),
+            "evaluations": 3,
             "test_batch": 10,
             "loader": {"workers": 0, "cache": 64},
             "log_every": 10,

@@ -78,6 +78,7 @@ class SegmentationConfig(TrainingConfig):
             crop=97,
             scale=(0.8, 1.25),
             flip_probability=0.0,
+            evaluations=3,
             loader={"workers": 0, "cache": 256},
             log_every=10,
             checkpoint_seconds=20,
