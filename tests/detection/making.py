@@ -17,14 +17,33 @@ from components.detection.config import DetectionConfig
 from components.digits import DigitsConfig, PicturesConfig
 from tests.vision.detection_world import write_world
 
-CONFIGS: dict[str, DetectionConfig] = {
-    "coco": coco.mask_rcnn_fpn(),
-    "voc": voc.faster_rcnn_c4(),
+PRESETS: dict[str, DetectionConfig] = {
+    "fpn_1x": coco.mask_rcnn_fpn(),
+    "fpn_2x": coco.mask_rcnn_fpn("2x"),
+    "fpn_6x": coco.mask_rcnn_fpn("6x"),
+    "c4_1x": coco.mask_rcnn_c4(),
+    "c4_2x": coco.mask_rcnn_c4("2x"),
+    "voc_c4": voc.faster_rcnn_c4(),
+    "voc_dc5": voc.faster_rcnn_dc5(),
     "keypoints": keypoints.keypoint_rcnn(),
     "densepose": densepose.densepose_rcnn(),
-    "lvis": lvis.mask_rcnn(),
+    "densepose_deeplab": densepose.densepose_rcnn("deeplab"),
+    "lvis_frozen_1x": lvis.mask_rcnn("frozen"),
+    "lvis_frozen_2x": lvis.mask_rcnn("frozen", "2x"),
+    "lvis_tuned_1x": lvis.mask_rcnn("tuned"),
+    "lvis_tuned_2x": lvis.mask_rcnn("tuned", "2x"),
     "cityscapes": cityscapes.mask_rcnn(),
 }
+"""All that recipes train with, up to the seed, and DensePose's newer head."""
+CONFIGS: dict[str, DetectionConfig] = {
+    "coco": PRESETS["fpn_1x"],
+    "voc": PRESETS["voc_c4"],
+    "keypoints": PRESETS["keypoints"],
+    "densepose": PRESETS["densepose"],
+    "lvis": PRESETS["lvis_tuned_1x"],
+    "cityscapes": PRESETS["cityscapes"],
+}
+"""One of each task."""
 DATA = {"keypoints": "coco", "densepose": "coco"}
 """Folder of a task's data, if it is not called like the task."""
 
