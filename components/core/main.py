@@ -159,7 +159,8 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
         getattr(importlib.import_module(module), function)(job)
         if ports.helper:
             return
-        _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
+        environment = _image_told(invocation.executor_input) or image(*job.config.requires())
+        _finish(stage, job, lineages, environment)
         ports.upload()
         if invocation.executor_input:
             tell_platform(invocation.executor_input, _figures(stage, job))
