@@ -1,6 +1,7 @@
 """Every task is learned by heart, written in its own format, and measured again from that."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,8 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     for port in ("model", "predictions", "metrics"):
         verify(run.folder / port)
     assert (run.folder / "predictions" / FILES.get(task, "results.json")).is_file()
-    assert (run.metrics.details["training_images"], run.metrics.details["validation_images"]) == (
-        24,
-        24,
-    )
+    details = run.metrics.details
+    assert (details["training_images"], details["validation_images"]) == (24, 24)
     losses = [loss for _, loss in run.metrics.curves["loss"]]
     assert losses[-1] < losses[0] / 2
     images = read_part(CONFIGS[task].task, data, "val")
@@ -61,7 +60,8 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     sheet = run.folder / "metrics/pictures/predictions.jpg"
     assert sheet.stat().st_size < 150_000
     assert Image.open(sheet).size[0] > 600
-    assert run.metrics.details["library"] == library
+    assert details["library"] == library
+    assert version(library).startswith(str(details["library_version"]))
     assert read_manifest(run.folder / "model").facts["library"] == library
     card = json.loads((run.folder / "model/model.json").read_text())
     assert (card["task"], card["classes"]) == (task, list(images.categories.names))

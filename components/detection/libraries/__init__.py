@@ -1,7 +1,10 @@
 """The model libraries behind one interface: detectron2, the paper's, and torchvision."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
+
+from pydantic import JsonValue
 
 from components.detection.model import ModelConfig
 
@@ -22,3 +25,8 @@ def packages(library: Library, model: ModelConfig) -> tuple[str, ...]:
     if library == "torchvision":
         return ()
     return ("detectron2",) if model.surface == "none" else ("detectron2", "densepose")
+
+
+def told(library: Library) -> dict[str, JsonValue]:
+    """Return what a report says of the library of a number; its build says nothing of a model."""
+    return {"library": library, "library_version": version(library).partition("+")[0]}
