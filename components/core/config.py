@@ -5,6 +5,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -26,6 +27,13 @@ class Config(BaseModel):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of each data set by port, as `moco data check` calls it."""
+        return {}
+
+    def requires(self) -> Mapping[str, str]:
+        """Name packages that the work needs beyond its stage's own, each with the way to it.
+
+        Asked where the work will run, before it starts.
+        """
         return {}
 
     def derive(self, **changes: Any) -> Self:
@@ -118,6 +126,11 @@ def apply_settings(config: C, settings: Mapping[str, str]) -> C:
     return parse_config(type(config), document)
 
 
+def not_installed(config: Config) -> Mapping[str, str]:
+    """Return what a config requires and this Python lacks, each with the way to it."""
+    return {name: way for name, way in config.requires().items() if find_spec(name) is None}
+
+
 def nearest(name: str, candidates: typing.Iterable[str]) -> str:
     """Return `; did you mean ...?` for the nearest candidate, or an empty text."""
     match = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
@@ -148,9 +161,9 @@ def _fault(config: type[Config], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{location}: is required"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{location or 'config'}: {message}" + (
-        f" (got {_shown(fault['input'])})" if location else ""
-    )
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
+        return f"{location or 'config'}: {message}"  # of several fields, which the message names
+    return f"{location or 'config'}: {message} (got {_shown(fault['input'])})"
 
 
 def _fields_at(config: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -16,8 +16,9 @@ from typing import Any, Generic, Never
 from pydantic import JsonValue
 
 from components.core import log
-from components.core.config import C
+from components.core.config import C, not_installed
 from components.core.errors import (
+    ConfigError,
     DataError,
     ExitCode,
     Interrupted,
@@ -127,6 +128,10 @@ def guarded(work: Callable[[], None]) -> int:
 
 def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
     """Verify the inputs, prepare the outputs, do the work, write the manifests, upload."""
+    if lacking := not_installed(invocation.config):
+        raise ConfigError(
+            "\n".join(f"{name} is needed and not installed: {way}" for name, way in lacking.items())
+        )
     signal.signal(signal.SIGTERM, _interrupt)  # a training loop puts a gentler one in its place
     sources = _sources(stage, invocation.inputs)
     state = invocation.state or _beside(next(iter(invocation.outputs.values())))
@@ -154,7 +159,8 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
         getattr(importlib.import_module(module), function)(job)
         if ports.helper:
             return
-        _finish(stage, job, lineages, _image_told(invocation.executor_input) or image())
+        environment = _image_told(invocation.executor_input) or image(*job.config.requires())
+        _finish(stage, job, lineages, environment)
         ports.upload()
         if invocation.executor_input:
             tell_platform(invocation.executor_input, _figures(stage, job))

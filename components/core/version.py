@@ -30,12 +30,16 @@ def code_of(stage: Stage[Any]) -> Code:
 
 
 @functools.cache
-def image() -> str:
-    """Name the environment: the image by its digest, or the versions of a local one."""
+def image(*packages: str) -> str:
+    """Name the environment: the image by its digest, or the versions of a local one.
+
+    Args:
+        *packages: What a config requires beyond its stage's own packages.
+    """
     if name := os.environ.get("MOCO_IMAGE"):
         return name
     versions = [f"python {sys.version_info.major}.{sys.version_info.minor}"]
-    for package in ("torch", "torchvision"):
+    for package in ("torch", "torchvision", *packages):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:

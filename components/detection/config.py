@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from components.core.stage import Port, Resources
-from components.detection.libraries import Library
+from components.detection.libraries import INSTALL, Library, packages, resolve
 from components.detection.model import Fraction, ModelConfig, RpnConfig
 from components.training.config import Schedule, TrainingConfig
 from components.vision.config import LoaderConfig, Probability
@@ -70,6 +70,11 @@ class DetectionConfig(TrainingConfig):
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""
         return {"data": self.task}
+
+    def requires(self) -> Mapping[str, str]:
+        """Name what the model library brings, if it is not torchvision."""
+        way = f"{INSTALL}; torchvision's models are there with library torchvision"
+        return dict.fromkeys(packages(resolve(self.library), self.model), way)
 
     def gpu_hours(self) -> float:
         """Estimate the hours of V100s that training takes.

@@ -12,7 +12,7 @@ from components.core.config import Config
 from components.core.errors import DataError
 from components.detection.config import Task
 from components.detection.interface import Detector, Head, build_detector
-from components.detection.libraries import Library, resolve
+from components.detection.libraries import Library
 from components.detection.model import ModelConfig
 from components.vision.architectures import MODEL_CARD, BackboneCard
 from components.vision.backbones import load_weights, read_card, read_tensors
@@ -89,6 +89,6 @@ def read_detector(folder: Path, backbone: Path, head: Head, model: ModelConfig) 
                 f"{getattr(card.backbone, field)}, but {backbone} has {getattr(given, field)}; "
                 "give the one that it was trained from"
             )
-    detector = build_detector(resolve(card.library), model, backbone, head)
+    detector = build_detector(card.library, model, backbone, head)
     load_weights(detector, read_tensors(folder / WEIGHTS), str(folder))
     return detector

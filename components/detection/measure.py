@@ -13,6 +13,7 @@ from components.detection.config import DetectionConfig
 from components.detection.data import test_loader
 from components.detection.detectors import DetectorCard, read_detector, read_detector_card
 from components.detection.evaluate import EvaluateConfig
+from components.detection.libraries import told
 from components.detection.predict import Predicted, predict
 from components.detection.results import make_results
 from components.detection.splits import read_part
@@ -92,7 +93,7 @@ def measure_detector(config: EvaluateConfig, paths: Paths) -> None:
     predicted = predict(detector, loader, results)
     corrupt: Any = corrupt_images(loader)
     if distributed.rank() == 0:
-        details = {"library": card.library, "corrupt_validation_images": corrupt}
+        details = {**told(card.library), "corrupt_validation_images": corrupt}
         with tempfile.TemporaryDirectory() as folder:
             results.write(Path(folder), predicted.found)
             write_measured(paths.metrics, results, predicted, Path(folder), details=details)

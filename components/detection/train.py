@@ -18,7 +18,7 @@ from components.detection.config import DetectionConfig
 from components.detection.data import Batch, test_loader, training_loader
 from components.detection.detectors import DetectorCard, Trained, write_detector
 from components.detection.interface import Detector, Head, build_detector
-from components.detection.libraries import Library, resolve
+from components.detection.libraries import Library, resolve, told
 from components.detection.pictures import draw_predictions
 from components.detection.predict import Predicted, predict
 from components.detection.results import Results, make_results, write_per_class
@@ -99,7 +99,7 @@ def detect(
     test = test_loader(validation, config)
     predicted = predict(detector, test, results)
     details: dict[str, JsonValue] = {
-        "library": library,
+        **told(library),
         "classes": len(training.categories),
         "training_images": len(training),
         "training_images_with_instances": loader.quarantine.images,

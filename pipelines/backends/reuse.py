@@ -176,7 +176,7 @@ def ingredients_of(step: Step, inputs: Mapping[str, str]) -> Ingredients:
         config=config,
         inputs=dict(inputs),
         code=code_of(step.stage).digest,
-        image=image(),
+        image=image(*step.config.requires()),
     )
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from components.core.errors import DataError, ExitCode, NotWritableError, UsageError
+from components.core.config import not_installed
+from components.core.errors import ConfigError, DataError, ExitCode, NotWritableError, UsageError
 from components.report.results import read_report
 from pipelines.backends.display import display_for
 from pipelines.backends.local import execute
@@ -66,8 +67,7 @@ def run(
     tried again, stopped ones go on from their last checkpoint.
     """
     plan = options.plan(recipe)
-    machine = _machine(jobs)
-    _need_gpus(plan, machine)
+    machine = _machine_for(plan, jobs)
     begun, sources = begin_run(plan, pairs("--data", data, "NAME=FOLDER"), new=new)
     return execute_and_report(begun, sources, machine)
 
@@ -106,8 +106,7 @@ def rerun(
     if source.record.cluster:
         return _rerun_submitted(source, step, downstream, resume, cluster)
     plan = rerun_plan(source, step, downstream)
-    machine = _machine(jobs)
-    _need_gpus(plan, machine)
+    machine = _machine_for(plan, jobs)
     mounts = {name: source.record.mounts[name] for name in plan.mounts()}
     states = {step: str(_state_of(source, step))} if resume else {}
     parent = Parent(run=source.id, steps=tuple(plan.steps), states=states)
@@ -131,7 +130,7 @@ def _retry(run: Run, jobs: int | None, cluster: tuple[str, ...]) -> int:
         retry(run, cluster_of(cluster, run=run))
         say(f"{run.id} goes on with what failed: moco status {run.id}")
         return ExitCode.OK
-    machine = _machine(jobs)
+    machine = _machine_for(run.plan, jobs)
     sources = find_sources(run.plan, run.record.mounts, runs_folder())
     return execute_and_report(run, sources, machine)
 
@@ -249,10 +248,14 @@ def writable_runs_folder() -> Path:
     return runs
 
 
-def _machine(jobs: int | None) -> Machine:
+def _machine_for(plan: Plan, jobs: int | None) -> Machine:
+    """Return this machine, or refuse a plan that it lacks something for before a step starts."""
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least one step at a time")
-    return this_machine(jobs)
+    machine = this_machine(jobs)
+    _need_gpus(plan, machine)
+    _need_packages(plan)
+    return machine
 
 
 def _need_gpus(plan: Plan, machine: Machine) -> None:
@@ -263,6 +266,22 @@ def _need_gpus(plan: Plan, machine: Machine) -> None:
             f"{plan.name} at full scale has {number(len(wanting), 'step')} that train on GPUs "
             f"({wanting[0]} first), and this machine has none. For the miniature on this machine, "
             f"add --scale digits; for a cluster: moco compile {plan.name} -o {plan.name}.yaml"
+        )
+
+
+def _need_packages(plan: Plan) -> None:
+    """Refuse a plan with steps that want what this Python has not; in their images it is there."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for step in plan:
+        for package in not_installed(step.config).items():
+            lacking.setdefault(package, []).append(step.name)
+    if lacking:
+        raise ConfigError(
+            "\n".join(
+                f"{number(len(steps), 'step')} ({steps[0]} first) cannot run without {name}, which "
+                f"is not installed: {way}"
+                for (name, way), steps in lacking.items()
+            )
         )
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from components.core.config import Config, apply_settings, parse_config, read_config
 from components.core.errors import ConfigError
+from components.detection.coco import CocoConfig
 from components.pretrain import PretrainConfig
 
 
@@ -33,6 +34,18 @@ def test_every_fault_is_reported_at_once_with_its_path_and_the_nearest_name() ->
     assert "inner.depht: no such field; did you mean 'depth'?" in message
     assert "inner.depth: " in message
     assert "(got deep)" in message
+
+
+def test_a_fault_shows_no_more_of_a_value_than_a_line_can_hold() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(Outer, {"width": list(range(99)), "inner": {"depth": 9 * "deep, too deep, "}})
+    assert all(len(line) < 200 for line in str(caught.value).splitlines())
+    # Of what several fields do together the message says all, and their config says nothing.
+    with pytest.raises(ConfigError) as caught:
+        parse_config(CocoConfig, {"model": {"kind": "c4", "keypoints": True}})
+    assert str(caught.value).endswith(
+        "  model: keypoints and surfaces are read from a pyramid, not from c4"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "null", '"x"', "@/nowhere/config.json"])

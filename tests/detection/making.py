@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from components.core.main import execute
 from components.core.metrics import Metrics, read_metrics
@@ -15,18 +18,47 @@ from components.core.stage import Mount, Source, Stage, load_stage
 from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
 from components.detection.config import DetectionConfig
 from components.digits import DigitsConfig, PicturesConfig
-from tests.vision.detection_world import write_world
+from tests.vision import detection_world
 
-CONFIGS: dict[str, DetectionConfig] = {
-    "coco": coco.mask_rcnn_fpn(),
-    "voc": voc.faster_rcnn_c4(),
+PRESETS: dict[str, DetectionConfig] = {
+    "fpn_1x": coco.mask_rcnn_fpn(),
+    "fpn_2x": coco.mask_rcnn_fpn("2x"),
+    "fpn_6x": coco.mask_rcnn_fpn("6x"),
+    "c4_1x": coco.mask_rcnn_c4(),
+    "c4_2x": coco.mask_rcnn_c4("2x"),
+    "voc_c4": voc.faster_rcnn_c4(),
+    "voc_dc5": voc.faster_rcnn_dc5(),
     "keypoints": keypoints.keypoint_rcnn(),
     "densepose": densepose.densepose_rcnn(),
-    "lvis": lvis.mask_rcnn(),
+    "densepose_deeplab": densepose.densepose_rcnn("deeplab"),
+    "lvis_frozen_1x": lvis.mask_rcnn("frozen"),
+    "lvis_frozen_2x": lvis.mask_rcnn("frozen", "2x"),
+    "lvis_tuned_1x": lvis.mask_rcnn("tuned"),
+    "lvis_tuned_2x": lvis.mask_rcnn("tuned", "2x"),
     "cityscapes": cityscapes.mask_rcnn(),
 }
+"""All that recipes train with, up to the seed, and DensePose's newer head."""
+CONFIGS: dict[str, DetectionConfig] = {
+    "coco": PRESETS["fpn_1x"],
+    "voc": PRESETS["voc_c4"],
+    "keypoints": PRESETS["keypoints"],
+    "densepose": PRESETS["densepose"],
+    "lvis": PRESETS["lvis_tuned_1x"],
+    "cityscapes": PRESETS["cityscapes"],
+}
+"""One of each task."""
 DATA = {"keypoints": "coco", "densepose": "coco"}
 """Folder of a task's data, if it is not called like the task."""
+LAYOUTS = {**detection_world.LAYOUTS, "densepose": detection_world.LAYOUTS["coco"]}
+LIBRARIES = (
+    "torchvision",
+    pytest.param(
+        "detectron2",
+        marks=pytest.mark.skipif(
+            find_spec("detectron2") is None, reason="needs detectron2: make detectron2"
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -48,22 +80,48 @@ class Run:
 
 
 def write_memory(folder: Path) -> Path:
-    """Write 24 pictures of each data set that are for training and validation alike."""
-    write_world(folder, DigitsConfig(pictures=PicturesConfig(train=24, val=20, digits=(1, 2))))
+    """Write 24 pictures of each task's data that are for training and validation alike."""
+    # Cityscapes and DensePose have half as many pictures as COCO.
+    sizes = {"coco": 24, "lvis": 24, "voc": 24, "cityscapes": 48, "densepose": 48}
+    for name, size in sizes.items():
+        (folder / name).mkdir()
+        pictures = PicturesConfig(train=size, val=20, digits=(1, 2))
+        LAYOUTS[name](DigitsConfig(pictures=pictures), folder / name)
     annotations = folder / "coco/annotations"
     for kind in ("instances", "person_keypoints"):
         shutil.copy(annotations / f"{kind}_train2017.json", annotations / f"{kind}_val2017.json")
     replace(folder / "coco/train2017", folder / "coco/val2017")
-    shutil.copy(
-        annotations / "densepose_train2014.json", annotations / "densepose_minival2014.json"
-    )
-    shutil.copytree(folder / "coco/train2014", folder / "coco/val2014", dirs_exist_ok=True)
+    _measure_densepose(folder / "densepose")
     shutil.copy(folder / "lvis/lvis_v0.5_train.json", folder / "lvis/lvis_v0.5_val.json")
-    lists = folder / "voc/VOC2007/ImageSets/Main"
-    shutil.copy(lists / "trainval.txt", lists / "test.txt")
+    _measure_voc(folder / "voc")
     for kind in ("leftImg8bit", "gtFine"):
         replace(folder / "cityscapes" / kind / "train", folder / "cityscapes" / kind / "val")
     return folder
+
+
+def _measure_densepose(root: Path) -> None:
+    """Measure on both parts of DensePose's training."""
+    both: dict[str, Any] = {}
+    for name in ("valminusminival", "train"):
+        text = (root / f"annotations/densepose_{name}2014.json").read_text()
+        part = json.loads(text)
+        both = {
+            key: both.get(key, []) + value if key in ("images", "annotations") else value
+            for key, value in part.items()
+        }
+    (root / "annotations/densepose_minival2014.json").write_text(json.dumps(both))
+    shutil.copytree(root / "train2014", root / "val2014", dirs_exist_ok=True)
+
+
+def _measure_voc(root: Path) -> None:
+    """Train on the 12 pictures of 2007 and 12 of 2012, and make all of them 2007's test."""
+    old, new = (root / f"VOC{year}" for year in ("2007", "2012"))
+    lists = [year / "ImageSets/Main" for year in (old, new)]
+    shutil.copy(lists[1] / "train.txt", lists[1] / "trainval.txt")
+    for kind in ("Annotations", "JPEGImages"):
+        shutil.copytree(new / kind, old / kind, dirs_exist_ok=True)
+    test = "".join((one / "trainval.txt").read_text() for one in lists)
+    (lists[0] / "test.txt").write_text(test)
 
 
 def replace(source: Path, target: Path) -> None:

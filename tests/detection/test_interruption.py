@@ -14,7 +14,7 @@ from components.core.errors import Interrupted
 from components.detection import coco, train
 from components.detection.predict import Predicted, predict
 from components.evaluation.annotations import read_annotations
-from tests.detection.making import Run, evaluate, run_here, start
+from tests.detection.making import LIBRARIES, Run, evaluate, run_here, start
 
 CONFIG = coco.mask_rcnn_fpn()
 SHORT: dict[str, Any] = {
@@ -27,9 +27,17 @@ SHORT: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module", params=LIBRARIES)
+def short(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The changes of a config that make a training short, with each library."""
+    return {**SHORT, "library": request.param}
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, world: Path, backbone: Path) -> Run:
-    return run_here(CONFIG, world / "coco", backbone, tmp_path_factory.mktemp("whole"), **SHORT)
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, world: Path, backbone: Path, short: dict[str, Any]
+) -> Run:
+    return run_here(CONFIG, world / "coco", backbone, tmp_path_factory.mktemp("whole"), **short)
 
 
 def assert_same(one: Run, other: Run) -> None:
@@ -43,16 +51,16 @@ def assert_same(one: Run, other: Run) -> None:
 
 
 def test_a_killed_training_continues_to_the_same_weights(
-    whole: Run, tmp_path: Path, world: Path, backbone: Path
+    whole: Run, short: dict[str, Any], tmp_path: Path, world: Path, backbone: Path
 ) -> None:
-    killed = start(CONFIG, world / "coco", backbone, tmp_path, **SHORT)
+    killed = start(CONFIG, world / "coco", backbone, tmp_path, **short)
     while not list((tmp_path / "state/checkpoints").glob("*/manifest.json")):
         assert killed.poll() is None, killed.communicate()[1]
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
     assert killed.returncode == -signal.SIGKILL
-    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT), whole)
+    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **short), whole)
 
 
 def test_measuring_on_the_way_leaves_no_trace_but_a_curve(
@@ -70,6 +78,7 @@ def test_measuring_on_the_way_leaves_no_trace_but_a_curve(
 
 def test_a_training_stopped_while_it_evaluates_does_not_train_again(
     whole: Run,
+    short: dict[str, Any],
     tmp_path: Path,
     world: Path,
     backbone: Path,
@@ -85,16 +94,16 @@ def test_a_training_stopped_while_it_evaluates_does_not_train_again(
     with monkeypatch.context() as patch:
         patch.setattr(train, "predict", stopped)
         with pytest.raises(Interrupted):
-            run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT)
+            run_here(CONFIG, world / "coco", backbone, tmp_path, **short)
     steps = list((tmp_path / "state/checkpoints").glob("*/manifest.json"))
     assert max(int(step.parent.name) for step in steps) == SHORT["iterations"]
-    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT), whole)
+    assert_same(run_here(CONFIG, world / "coco", backbone, tmp_path, **short), whole)
 
 
 def test_two_processes_train_with_synchronised_norm_and_share_the_evaluation(
-    whole: Run, tmp_path: Path, world: Path, backbone: Path
+    whole: Run, short: dict[str, Any], tmp_path: Path, world: Path, backbone: Path
 ) -> None:
-    run = run_here(CONFIG, world / "coco", backbone, tmp_path, processes=2, **SHORT)
+    run = run_here(CONFIG, world / "coco", backbone, tmp_path, processes=2, **short)
     names = load_file(whole.folder / "model/detector.safetensors").keys()
     assert load_file(run.folder / "model/detector.safetensors").keys() == names
     # Each rank had one image of the batch; the first loss is that of the same two images,

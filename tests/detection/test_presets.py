@@ -11,31 +11,15 @@ import torch
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
 from components.core.stage import load_stage
-from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
-from components.detection.config import DetectionConfig
+from components.detection import cityscapes, coco, lvis, voc
 from components.detection.data import test_loader, training_loader
 from components.detection.interface import build_detector
 from components.detection.libraries import resolve
 from components.detection.splits import read_parts
 from components.detection.train import head_of
 from components.training.schedule import lr_factor
-from tests.detection.making import DATA
+from tests.detection.making import DATA, PRESETS
 
-PRESETS: dict[str, DetectionConfig] = {
-    "fpn_1x": coco.mask_rcnn_fpn(),
-    "fpn_2x": coco.mask_rcnn_fpn("2x"),
-    "fpn_6x": coco.mask_rcnn_fpn("6x"),
-    "c4_1x": coco.mask_rcnn_c4(),
-    "c4_2x": coco.mask_rcnn_c4("2x"),
-    "voc_c4": voc.faster_rcnn_c4(),
-    "voc_dc5": voc.faster_rcnn_dc5(),
-    "keypoints": keypoints.keypoint_rcnn(),
-    "densepose": densepose.densepose_rcnn(),
-    "densepose_deeplab": densepose.densepose_rcnn("deeplab"),
-    "lvis_frozen": lvis.mask_rcnn("frozen"),
-    "lvis_tuned": lvis.mask_rcnn("tuned", "2x"),
-    "cityscapes": cityscapes.mask_rcnn(),
-}
 DROPS = {  # steps from which the rate is a tenth, and the number of steps
     "fpn_1x": (60_000, 80_000, 90_000),
     "fpn_2x": (120_000, 160_000, 180_000),
@@ -47,8 +31,10 @@ DROPS = {  # steps from which the rate is a tenth, and the number of steps
     "keypoints": (120_000, 160_000, 180_000),
     "densepose": (100_000, 120_000, 130_000),
     "densepose_deeplab": (100_000, 120_000, 130_000),
-    "lvis_frozen": (60_000, 80_000, 90_000),
-    "lvis_tuned": (120_000, 160_000, 180_000),
+    "lvis_frozen_1x": (60_000, 80_000, 90_000),
+    "lvis_frozen_2x": (120_000, 160_000, 180_000),
+    "lvis_tuned_1x": (60_000, 80_000, 90_000),
+    "lvis_tuned_2x": (120_000, 160_000, 180_000),
     "cityscapes": (18_000, 24_000),
 }
 
@@ -77,9 +63,10 @@ def test_batches_rates_and_norm_are_the_released_ones() -> None:
         assert config.batch_size == batch
         assert config.scaled_lr == pytest.approx(rate)
         assert (config.weight_decay, config.norm_weight_decay, config.momentum) == (1e-4, 0, 0.9)
-        assert config.model.backbone_norm == ("frozen" if name == "lvis_frozen" else "tuned")
+        frozen = name.startswith("lvis_frozen")
+        assert config.model.backbone_norm == ("frozen" if frozen else "tuned")
         assert config.precise_bn == 200
-        neck = config.model.kind != "c4" and name != "lvis_frozen"
+        neck = config.model.kind != "c4" and not frozen
         assert config.model.neck_norm == neck
         c4 = config.model.kind == "c4"
         assert config.model.head_norm == ("before_pooling" if c4 else "none")
@@ -140,9 +127,7 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in PRESETS if name not in ("fpn_2x", "fpn_6x", "c4_2x")]
-)
+@pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith(("_2x", "_6x"))])
 def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet50: Path) -> None:
     config = PRESETS[name]
     # Small images and few regions; the model has all its layers at all their widths.

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from components.core.main import Job, execute
 from components.core.stage import Mount, load_stage
 from components.detection.config import DetectionConfig
 from components.detection.evaluate import EvaluateConfig
+from components.detection.interface import Head, build_detector
+from components.detection.libraries import resolve
 from components.detection.measure import run as measure
+from components.detection.model import ModelConfig
 from components.detection.train import Paths, detect
 from tests.detection.making import CONFIGS, DATA, run_here
 
@@ -131,12 +135,26 @@ def test_a_backbone_with_other_channels_is_refused(
     assert not (tmp_path / "state").exists()
 
 
-def test_a_library_that_is_not_installed_is_refused(
-    world: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_library_that_is_not_installed_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.detection.libraries.available", lambda _: False)
-    message = refused("coco", world / "coco", backbone, tmp_path, ConfigError, library="detectron2")
-    assert "images/detectron2" in message
+    for package in ("detectron2", "densepose"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    nowhere = tmp_path / "nowhere"
+    for task, lacking in (("coco", "detectron2"), ("densepose", "densepose")):
+        message = refused(task, nowhere, nowhere, tmp_path, ConfigError, library="detectron2")
+        assert f"{lacking} is needed and not installed" in message
+        assert "images/detectron2" in message
+    assert resolve("auto") == "torchvision"
+    assert CONFIGS["densepose"].requires() == {}
+
+
+def test_a_detector_of_a_library_that_is_not_installed_is_refused(
+    backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    with pytest.raises(ConfigError, match=r"needs detectron2.*`make detectron2`"):
+        build_detector("detectron2", ModelConfig(), backbone, Head(1))
 
 
 @pytest.mark.parametrize(

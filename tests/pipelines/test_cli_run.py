@@ -106,6 +106,27 @@ def test_a_failed_run_says_why_and_the_same_command_mends_it(runs: Path, capsys:
     assert values(run) == [10.0, 10.0]
 
 
+def test_a_package_that_a_step_needs_is_missed_before_any_step_runs(
+    runs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = all_runs(runs)
+    needing = [*RUN, "--set", "measure_random_1.needs=unobtainium"]
+
+    assert main(needing) == ExitCode.BAD_CONFIG
+    told = capsys.readouterr().err
+    assert "1 step (measure_random_1 first) cannot run without unobtainium" in told
+    assert "no shop sells it" in told
+    assert all_runs(runs) == before
+    assert main(["plan", *needing[1:]]) == 0  # the image of a step on a cluster may have it
+
+    with monkeypatch.context() as patch:
+        (tmp_path / "unobtainium.py").touch()
+        patch.syspath_prepend(tmp_path)
+        assert main(needing) == 0
+    assert main(["rerun", "toys", "measure_random_1"]) == ExitCode.BAD_CONFIG
+    assert main(["rerun", "toys", "measure_random_0"]) == 0
+
+
 def test_new_begins_another_run(runs: Path) -> None:
     broken = [*RUN, "--rows", "random", "--set", "measure_random_1.fails=9"]
     assert main(broken) == ExitCode.BAD_DATA

@@ -139,6 +139,30 @@ def test_changed_code_runs_again_and_goes_on_from_the_state_of_the_old(
     assert mended.status("second").attempt == 2
 
 
+def test_another_version_of_what_a_step_requires_runs_it_again(
+    toy: Stage[Any], run_plan: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+
+    def install(number: str) -> None:
+        shutil.rmtree(site, ignore_errors=True)
+        (site / f"unobtainium-{number}.dist-info").mkdir(parents=True)
+        (site / f"unobtainium-{number}.dist-info/METADATA").write_text(f"Version: {number}\n")
+        (site / "unobtainium.py").touch()
+        monkeypatch.syspath_prepend(site)  # forgets what was there
+        version.image.cache_clear()
+
+    plan = chain(toy, needs="unobtainium")
+    install("1.0")
+    first, _ = run_plan(plan)
+    assert "unobtainium 1.0" in read_manifest(first.artifact("second", "metrics")).image
+    install("2.0")
+    again, _ = run_plan(plan)
+
+    assert states(again) == {"first": "reused", "second": "finished"}
+    assert "unobtainium 2.0" in again.status("second").reason
+
+
 def test_artifacts_are_reused_while_any_run_still_has_them(
     toy: Stage[Any], run_plan: Execute
 ) -> None:

@@ -7,6 +7,7 @@ from components.core.stage import load_stage
 from components.vision.check import CHECKS
 from pipelines.plan import Existing, Mounted, Output, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
+from tests.detection.making import PRESETS
 
 SCALES: tuple[ScaleName, ...] = ("full", "digits")
 
@@ -42,6 +43,13 @@ def test_the_appendix_shares_data_and_trainings() -> None:
     backbone = built.step("linear_supervised_0").inputs["backbone"]
     assert isinstance(backbone, Output)
     assert built.step(backbone.step).upstream == {"supervised"}
+
+
+def test_detectors_are_trained_as_the_presets_say() -> None:
+    steps = [step for step in plan("appendix") if step.stage.name.startswith("detection.")]
+    trained = {step.config.derive(seed=0).to_json() for step in steps}
+    presets = {name: config.to_json() for name, config in PRESETS.items()}
+    assert trained == set(presets.values()) - {presets["densepose_deeplab"]}
 
 
 def test_published_numbers_are_the_papers() -> None:

@@ -1,30 +1,32 @@
 """The model libraries behind one interface: detectron2, the paper's, and torchvision."""
 
-import importlib.util
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Literal
 
-from components.core.errors import ConfigError
+from pydantic import JsonValue
+
+from components.detection.model import ModelConfig
 
 Library = Literal["detectron2", "torchvision"]
 """Which library builds a detector; a reported number says which."""
-
-
-def available(library: Library) -> bool:
-    """Return whether a library is installed."""
-    return importlib.util.find_spec(library) is not None
+INSTALL = "`make detectron2` installs it, and the image images/detectron2 has it"
 
 
 def resolve(wanted: Literal["auto"] | Library) -> Library:
-    """Choose the library of a training: the paper's where it is installed.
-
-    Raises:
-        ConfigError: if the wanted one is not installed.
-    """
+    """Choose the library of a training: the paper's where it is installed."""
     if wanted == "auto":
-        return "detectron2" if available("detectron2") else "torchvision"
-    if not available(wanted):
-        raise ConfigError(
-            f"library is {wanted!r}, which is not installed here; run the stage in the image "
-            f"images/{wanted}, or set library to torchvision"
-        )
+        return "detectron2" if find_spec("detectron2") else "torchvision"
     return wanted
+
+
+def packages(library: Library, model: ModelConfig) -> tuple[str, ...]:
+    """Name what a library's model is built with, beyond what every stage has."""
+    if library == "torchvision":
+        return ()
+    return ("detectron2",) if model.surface == "none" else ("detectron2", "densepose")
+
+
+def told(library: Library) -> dict[str, JsonValue]:
+    """Return what a report says of the library of a number; its build says nothing of a model."""
+    return {"library": library, "library_version": version(library).partition("+")[0]}

@@ -1,10 +1,11 @@
 """detectron2, the paper's library: its models, made from our config and the converted backbone."""
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 from components.core.errors import ConfigError
 from components.detection.interface import Detector, Head
+from components.detection.libraries import INSTALL, packages
 from components.detection.model import ModelConfig
 
 
@@ -15,17 +16,9 @@ def build(model: ModelConfig, backbone: Path, head: Head) -> Detector:
         DataError: if the backbone is damaged, BGR, or of an architecture that does not fit.
         ConfigError: if detectron2, or DensePose where it is asked for, is not installed.
     """
-    _require("detectron2")
-    if model.surface != "none":
-        _require("densepose")
+    for package in packages("detectron2", model):
+        if find_spec(package) is None:
+            raise ConfigError(f"the detector needs {package}, not installed here: {INSTALL}")
     from components.detection.libraries.detectron2.detector import Detectron2Detector
 
     return Detectron2Detector(model, backbone, head)
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"the model needs {package}, which is not installed here; run the stage in the image "
-            "images/detectron2, or install it with `make detectron2`"
-        )

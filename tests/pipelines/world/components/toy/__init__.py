@@ -23,7 +23,13 @@ class ToyConfig(Config):
     """how they fail"""
     orphan: bool = False
     """leave a process behind"""
+    needs: str = ""
+    """a package"""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def requires(self) -> dict[str, str]:
+        """Name the package that it is told to need."""
+        return {self.needs: "no shop sells it"} if self.needs else {}
 
 
 STAGE = Stage(
