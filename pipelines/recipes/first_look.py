@@ -10,13 +10,12 @@ from pipelines.recipes import (
     densepose,
     keypoints,
     linear,
-    lvis,
     segmentation,
     voc,
 )
 from pipelines.recipes._shared import measure_all, report
 
-TABLES = (linear, voc, coco_fpn, keypoints, densepose, lvis, segmentation)
+TABLES = (linear, voc, coco_fpn, keypoints, densepose, segmentation)
 COLUMNS = ("c4", "1x", "voc")
 
 
