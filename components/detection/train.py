@@ -195,11 +195,7 @@ def _follow(
     config: DetectionConfig,
     step: int,
 ) -> Mapping[str, float]:
-    """Measure a detector that is still in training, and leave it as it was. Collective.
-
-    Returns:
-        The figures on rank 0, nothing on the others.
-    """
+    """Measure a detector that is still in training, and leave it as it was. Collective."""
     kept = [buffer.clone() for buffer in detector.buffers()]
     with torch.autocast(distributed.device().type, enabled=False):
         # From a loader of its own: the training's is on its way.
@@ -207,11 +203,13 @@ def _follow(
         predicted = predict(detector, test_loader(results.images, config), results)
     for buffer, values in zip(detector.buffers(), kept, strict=True):
         buffer.copy_(values)
-    if distributed.rank():
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        results.write(Path(folder), predicted.found)
-        return results.measure(Path(folder)).values
+    figures: Mapping[str, float] = {}
+    if distributed.rank() == 0:
+        with tempfile.TemporaryDirectory() as folder:
+            results.write(Path(folder), predicted.found)
+            figures = results.measure(Path(folder)).values
+    # Here the others wait for as long as that takes, not in an exchange between GPUs.
+    return distributed.gather_objects(figures)[0]
 
 
 def _build(

@@ -139,17 +139,15 @@ def measure(dataset: Data, images: SemanticSet, split: str, folder: Path) -> Fig
 def follow(
     fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig, split: str
 ) -> Mapping[str, float]:
-    """Measure a model that is still in training. Collective.
-
-    Returns:
-        The figures on rank 0, nothing on the others.
-    """
+    """Measure a model that is still in training. Collective."""
     predicted = predict(fcn, card, images, loader)
-    if distributed.rank():
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        write_predictions(Path(folder), predicted)
-        return measure(card.dataset, images, split, Path(folder)).values
+    figures: Mapping[str, float] = {}
+    if distributed.rank() == 0:
+        with tempfile.TemporaryDirectory() as folder:
+            write_predictions(Path(folder), predicted)
+            figures = measure(card.dataset, images, split, Path(folder)).values
+    # Here the others wait for as long as that takes, not in an exchange between GPUs.
+    return distributed.gather_objects(figures)[0]
 
 
 def write_measured(

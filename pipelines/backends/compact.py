@@ -15,14 +15,10 @@ from pipelines.plan import Plan
 
 _IDLE = ("accelerator_count", "accelerator_type", "cpu_limit", "memory_limit")
 """Inputs of a task that kfp writes beside the parameters they stand for; servers read those."""
-
-
 _TASK = 1_500
 """Bytes of a task beside its description: its driver's and its executor's place in the workflow."""
 _STATUS = 4_900
 """Bytes of a task's state once it has run, compressed: six nodes with what its pod is given."""
-LARGEST = 1 << 20
-"""Bytes that the workflow controller takes, if its MAX_WORKFLOW_SIZE says nothing else."""
 OBJECT = 1_500_000
 """Bytes that an object of a cluster may have (etcd's limit of a request, 1.5 MiB)."""
 
@@ -30,7 +26,8 @@ OBJECT = 1_500_000
 def workflow_size(pipeline: Any) -> int:
     """Estimate the bytes of the workflow of a run at its end, by what a server made of others.
 
-    Measured of 60 and of 143 tasks on Kubeflow Pipelines 2.17; the estimates were within a tenth.
+    On Kubeflow Pipelines 2.17 a workflow of 143 tasks had within a hundredth of this before its
+    first one ran, the state aside, and one of 60 tasks had 4.7 kB of state a task at its end.
     """
     specification = pipeline.pipeline_spec
     tasks = specification.root.dag.tasks

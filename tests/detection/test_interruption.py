@@ -24,6 +24,7 @@ SHORT: dict[str, Any] = {
     "checkpoint_seconds": 0.001,
     "log_every": 1,
     "flip": 0.5,
+    "evaluations": 4,
 }
 
 
@@ -64,9 +65,10 @@ def test_a_killed_training_continues_to_the_same_weights(
 
 
 def test_measuring_on_the_way_leaves_no_trace_but_a_curve(
-    whole: Run, tmp_path: Path, world: Path, backbone: Path
+    whole: Run, short: dict[str, Any], tmp_path: Path, world: Path, backbone: Path
 ) -> None:
-    run = run_here(CONFIG, world / "coco", backbone, tmp_path, **SHORT, evaluations=1)
+    once = {**short, "evaluations": 1}
+    run = run_here(CONFIG, world / "coco", backbone, tmp_path, **once)
     assert "AP" not in run.metrics.curves
     followed = whole.metrics.curves["AP"]
     ends = dict(whole.metrics.curves["loss"])  # each step's, by epoch
@@ -87,7 +89,7 @@ def test_a_training_stopped_while_it_evaluates_does_not_train_again(
     measured = itertools.count(1)
 
     def stopped(*given: Any) -> Predicted:
-        if next(measured) < CONFIG.evaluations:
+        if next(measured) < SHORT["evaluations"]:
             return predict(*given)
         raise Interrupted("stopped in the middle of the last evaluation")
 
