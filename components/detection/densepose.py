@@ -37,9 +37,10 @@ body's geometry are not at hand"""
 
         The surface is what is learned last, and with a gradient that is not cut short.
         """
-        return self.shrink(
-            flip=0.5, lr=0.01, clip=20.0, iterations=500, model={"surface_channels": 64}
-        )
+        sizes = {"surface_channels": 64}
+        if self.model.surface == "deeplab":
+            sizes["neck_channels"] = 64  # its norm has 32 groups
+        return self.shrink(flip=0.5, lr=0.01, clip=20.0, iterations=500, model=sizes)
 
 
 def densepose_rcnn(head: Literal["legacy", "deeplab"] = "legacy") -> DensePoseConfig:

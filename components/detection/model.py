@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from components.core.config import Config
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+GROUPS = 32  # of the group norm in DensePose's DeepLab head
 
 
 class RpnConfig(Config):
@@ -84,4 +85,13 @@ class ModelConfig(Config):
             raise ValueError(
                 f"keypoints and surfaces are read from a pyramid, not from {self.kind}"
             )
+        if self.surface == "deeplab":
+            # The pyramid's are pooled to one value a channel, and a group of one has no norm.
+            for name, least in (("neck_channels", 2 * GROUPS), ("surface_channels", GROUPS)):
+                channels = getattr(self, name)
+                if channels % GROUPS or channels < least:
+                    raise ValueError(
+                        f"{name} is {channels}; surface deeplab normalises in {GROUPS} groups, so "
+                        f"take a multiple of {GROUPS} from {least}"
+                    )
         return self

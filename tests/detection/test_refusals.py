@@ -20,7 +20,7 @@ from components.detection.libraries import resolve
 from components.detection.measure import run as measure
 from components.detection.model import ModelConfig
 from components.detection.train import Paths, detect
-from tests.detection.making import CONFIGS, DATA, run_here
+from tests.detection.making import CONFIGS, DATA, PRESETS, run_here
 
 Change = Callable[[Any], object]
 
@@ -117,6 +117,16 @@ def test_a_model_that_the_data_cannot_teach_is_refused(
     model = CONFIGS["voc"].miniature().model.derive(masks=True).model_dump(mode="json")
     message = refused("voc", world / "voc", backbone, tmp_path, ConfigError, model=model)
     assert "model.masks: the data of voc has none to learn from" in message
+
+
+@pytest.mark.parametrize(("field", "least"), [("neck_channels", 64), ("surface_channels", 32)])
+@pytest.mark.parametrize("channels", [16, 100])
+def test_channels_that_the_deeplab_head_cannot_group_are_refused(
+    field: str, least: int, channels: int
+) -> None:
+    model = PRESETS["densepose_deeplab"].model
+    with pytest.raises(ConfigError, match=rf"{field} is {channels};.*multiple of 32 from {least}"):
+        model.derive(**{field: channels})
 
 
 def test_a_backbone_with_other_channels_is_refused(

@@ -155,18 +155,6 @@ def test_keypoints_of_a_data_set_without_any_are_refused() -> None:
         to_cfg(PRESETS["keypoints"].model, Head(1), CARD)
 
 
-@pytest.mark.parametrize(("field", "least"), [("neck_channels", 64), ("surface_channels", 32)])
-@pytest.mark.parametrize("channels", [16, 100])
-def test_channels_that_the_deeplab_head_cannot_group_are_refused(
-    field: str, least: int, channels: int
-) -> None:
-    pytest.importorskip("densepose", reason="needs DensePose: make detectron2")
-    model = PRESETS["densepose_deeplab"].model.derive(**{field: channels})
-
-    with pytest.raises(ConfigError, match=rf"{field} is {channels};.*multiple of 32 from {least}"):
-        to_cfg(model, Head(1), CARD)
-
-
 def training(config: DetectionConfig) -> dict[str, Any]:
     """What a config says of learning and of how images are shown, in detectron2's words."""
     schedule, repeats = config.schedule, config.repeat_threshold

@@ -130,7 +130,7 @@ def test_nothing_found_is_an_empty_prediction(kind: str, tmp_path: Path) -> None
 
 
 def test_weights_may_lie_with_channels_last(tmp_path: Path) -> None:
-    config = SMALL.derive(keypoints=True, surface="deeplab", sampling=2)
+    config = KINDS["deeplab"].derive(keypoints=True, masks=True)
     model = detector(tmp_path / "backbone", config).train()
     batch = scenes((1, 1))
     state = torch.get_rng_state()

@@ -9,7 +9,6 @@ from components.vision.architectures import Architecture, BackboneCard
 
 FIRST_LEVEL = {"resnet50": 2, "resnet_digits": 1}
 """Binary logarithm of res2's stride."""
-GROUPS = 32  # of the group norm in the DeepLab head
 DIGITS_DEPTH = 10  # one basic block a stage
 BACKBONES = {
     ("resnet50", "c4"): "build_resnet_backbone",
@@ -168,15 +167,6 @@ def _set_surface(cfg: CfgNode, model: ModelConfig, architecture: Architecture) -
         surface.POINT_REGRESSION_WEIGHTS = 0.1
         surface.DECODER_ON = False
         return
-    for name, channels, least in (
-        ("neck_channels", model.neck_channels, 2 * GROUPS),  # pooled to one value a channel
-        ("surface_channels", model.surface_channels, GROUPS),
-    ):
-        if channels % GROUPS or channels < least:
-            raise ConfigError(
-                f"model.{name} is {channels}; the DeepLab head normalises in {GROUPS} groups, so "
-                f"take a multiple of {GROUPS} from {least}"
-            )
     surface.NAME = "DensePoseDeepLabHead"
     surface.NUM_COARSE_SEGM_CHANNELS = 2
     surface.POOLER_RESOLUTION = 4 * model.pooling

@@ -1,6 +1,5 @@
 """DensePose: which part of the body's surface each place of a region shows, and where on it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torchvision.ops import box_iou
 
 from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
 from components.detection.libraries.torchvision.features import Features
-from components.detection.model import ModelConfig
+from components.detection.model import GROUPS, ModelConfig
 from components.training.loop import Batch
 
 PARTS = 25
@@ -70,7 +69,7 @@ class Surfaces(Branch):
         for _ in range(CONVOLUTIONS):
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not kind.deeplab))
             if kind.deeplab:
-                layers.append(group_norm(width))
+                layers.append(nn.GroupNorm(GROUPS, width))
             layers.append(nn.ReLU(inplace=True))
             channels = width
         self.head = nn.Sequential(*layers)
@@ -154,14 +153,9 @@ class Scales(nn.Module):
         padding = dilation * (kernel // 2)
         return nn.Sequential(
             nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, bias=False),
-            group_norm(channels),
+            nn.GroupNorm(GROUPS, channels),
             nn.ReLU(),
         )
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a norm of 32 groups, or of fewer, so that a narrow miniature's have 8 channels."""
-    return nn.GroupNorm(math.gcd(32, channels // 8, channels) or 1, channels)
 
 
 def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
