@@ -131,10 +131,12 @@ class Publication:
 
     def _remove_leftovers(self, place: Place, folder: Path) -> None:
         """Delete what a dead attempt left and this one does not overwrite."""
+        # First, lest a manifest be deleted that an equal attempt writes between the two looks.
+        entries = place.store.list(place.key)
         names = set(files_below(folder))
         if _manifest_at(place) != (folder / MANIFEST).read_bytes():
             names.remove(MANIFEST)
-        for entry in place.store.list(place.key):
+        for entry in entries:
             if entry.key.removeprefix(f"{place.key}/") not in names:
                 place.store.delete(entry.key)
 
