@@ -128,9 +128,9 @@ def _of_check(shown: str, name: str, claim: str, ended: Ended) -> Iterator[Findi
     faults = [Fault(**fault) for fault in answer["faults"]]
     if faults:
         more = f"\nand {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        shown = "\n".join(map(str, faults[:SHOWN]))
+        first = "\n".join(map(str, faults[:SHOWN]))
         yield failed(
-            f"{shown}: {number(len(faults), 'fault')} in {held}\n{shown}{more}",
+            f"{shown}: {number(len(faults), 'fault')} in {held}\n{first}{more}",
             "copy the data set into it, in the layout that the README shows",
             f"--data {name}=CLAIM",
             code=ExitCode.BAD_DATA,
