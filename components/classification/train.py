@@ -1,7 +1,6 @@
 """The work of the classification stages."""
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,35 +31,13 @@ log = get_logger(__name__)
 CURVES = ("loss", "training_top1", "top1", "top5", "validation_loss")
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the work reads and writes; plain values, so that every process can be told."""
-
-    data: Path
-    backbone: Path
-    model: Path
-    metrics: Path
-    state: str
-
-
 def run(job: Job[ClassificationConfig]) -> None:
     """Train a classifier, in as many processes as there are GPUs."""
-    paths = Paths(
-        data=job.input("data"),
-        backbone=job.input("backbone"),
-        model=job.output("model"),
-        metrics=job.output("metrics"),
-        state=job.state,
-    )
-    _check_normalisation(job.config, paths.backbone)
-    job.facts.update(
-        distributed.launch(job.config.processes, classify, job.config, paths, dict(job.identity))
-    )
+    _check_normalisation(job.config, job.input("backbone"))
+    job.facts.update(distributed.launch(job.config.processes, classify, job))
 
 
-def classify(
-    config: ClassificationConfig, paths: Paths, identity: dict[str, Any]
-) -> dict[str, Any]:
+def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
     """Train as one process of the training; rank 0 writes the outputs.
 
     Returns:
@@ -70,8 +47,9 @@ def classify(
         DataError: if the validation images have other classes than the training images.
         MocoError: if a frozen backbone has moved.
     """
-    training, validation = _read_images(config, paths.data)
-    classifier = _build(config, paths.backbone, len(training.classes))
+    config, metrics = job.config, job.output("metrics")
+    training, validation = _read_images(config, job.input("data"))
+    classifier = _build(config, job.input("backbone"), len(training.classes))
     loader = _loader(training, config.augmentation, config)
     evaluator = Evaluator(_loader(validation, config.evaluation, config), config.evaluation)
     learner = Learner(
@@ -85,13 +63,13 @@ def classify(
         learner,
         config,
         total_steps=config.epochs * loader.steps,
-        state=paths.state,
-        identity=identity,
-        output=paths.metrics,
+        state=job.state,
+        identity=job.identity,
+        output=metrics,
     )
     facts: dict[str, Any] = {"classes": len(training.classes)}
     if config.frozen:
-        facts["unmoved_encoder_tensors"] = check_unmoved(classifier, paths.backbone)
+        facts["unmoved_encoder_tensors"] = check_unmoved(classifier, job.input("backbone"))
     # Training that had ended before an interruption has not been measured in this process.
     predictions = evaluator.latest or evaluator.measure(classifier)
     details: dict[str, Any] = {
@@ -103,9 +81,9 @@ def classify(
         "corrupt_validation_images": corrupt_images(evaluator.loader),
     }
     if distributed.rank() == 0:
-        _write_model(classifier, config, paths.model)
-        write_predictions(paths.metrics, predictions, validation)
-        write_metrics(paths.metrics, _metrics(history, predictions, details))
+        _write_model(classifier, config, job.output("model"))
+        write_predictions(metrics, predictions, validation)
+        write_metrics(metrics, _metrics(history, predictions, details))
     return facts | {
         name: len(details[name]) for name in ("corrupt_images", "corrupt_validation_images")
     }

@@ -1,7 +1,6 @@
 """The work of the stage `detection.evaluate`."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,6 @@ from components.training.images import corrupt_images
 from components.vision.datasets.instances import InstanceSet
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the work reads and writes; one of model and predictions is None."""
-
-    data: Path
-    metrics: Path
-    model: Path | None
-    backbone: Path | None
-    predictions: Path | None
-
-
 def run(job: Job[EvaluateConfig]) -> None:
     """Measure a detector in as many processes as there are GPUs, or stored predictions in one.
 
@@ -41,53 +29,43 @@ def run(job: Job[EvaluateConfig]) -> None:
         UsageError: unless either a detector with its backbone or predictions are given.
         DataError: if they are of another task or do not fit the data.
     """
-    given = {
-        name: job.input(name) if job.has_input(name) else None
-        for name in ("model", "backbone", "predictions")
-    }
-    if (given["model"] is None) == (given["predictions"] is None):
+    if job.has_input("model") == job.has_input("predictions"):
         raise UsageError("give either --input.model or --input.predictions, and not both")
-    if (given["model"] is None) != (given["backbone"] is None):
+    if job.has_input("model") != job.has_input("backbone"):
         raise UsageError("--input.model and --input.backbone belong together: give both")
-    paths = Paths(data=job.input("data"), metrics=job.output("metrics"), **given)
-    if paths.predictions is not None:
+    if job.has_input("predictions"):
+        predictions = job.input("predictions")
         lineage = job.lineage("predictions")
         known = lineage.config if lineage and lineage.stage.startswith("detection.") else {}
         if lineage and known and lineage.stage != f"detection.{job.config.task}":
             raise DataError(
-                f"{paths.predictions} was made by {lineage.stage}, the task is {job.config.task}"
+                f"{predictions} was made by {lineage.stage}, the task is {job.config.task}"
             )
-        measure_stored(_config_of(job.config, known), paths.data, paths.predictions, paths.metrics)
+        measure_stored(job, _config_of(job.config, known))
     else:
-        distributed.launch(job.config.processes, measure_detector, job.config, paths)
+        distributed.launch(job.config.processes, measure_detector, job)
 
 
-def measure_stored(config: DetectionConfig, data: Path, predictions: Path, metrics: Path) -> None:
-    """Measure predictions that training or another code base wrote.
-
-    Args:
-        config: Of the training.
-        data: The data set's folder.
-        predictions: Folder of the predictions.
-        metrics: Takes the figures.
-    """
-    images = read_part(config.task, data, "val")
-    results = make_results(config, data, images)
-    write_measured(metrics, results, Predicted({}, {}), predictions, details={})
+def measure_stored(job: Job[EvaluateConfig], config: DetectionConfig) -> None:
+    """Measure predictions that training, by this config, or another code base wrote."""
+    data = job.input("data")
+    results = make_results(config, data, read_part(config.task, data, "val"))
+    nothing = Predicted({}, {})
+    write_measured(job.output("metrics"), results, nothing, job.input("predictions"), details={})
 
 
-def measure_detector(config: EvaluateConfig, paths: Paths) -> None:
+def measure_detector(job: Job[EvaluateConfig]) -> None:
     """Measure a detector, as one process of several; rank 0 writes the figures."""
-    assert paths.model is not None
-    assert paths.backbone is not None
-    card = read_detector_card(paths.model)
+    config, data, model = job.config, job.input("data"), job.input("model")
+    card = read_detector_card(model)
     if card.task != config.task:
-        raise DataError(f"{paths.model} was trained for {card.task}, the task is {config.task}")
+        raise DataError(f"{model} was trained for {card.task}, the task is {config.task}")
     training = _config_of(config, card.config)
-    images = read_part(card.task, paths.data, "val")
-    _check_classes(card, images, paths)
-    results = make_results(training, paths.data, images)
-    detector = read_detector(paths.model, paths.backbone, head_of(training, images), training.model)
+    images = read_part(card.task, data, "val")
+    _check_classes(card, images, model, data)
+    results = make_results(training, data, images)
+    head = head_of(training, images)
+    detector = read_detector(model, job.input("backbone"), head, training.model)
     detector.to(distributed.device())
     loader = test_loader(images, training)
     predicted = predict(detector, loader, results)
@@ -96,7 +74,7 @@ def measure_detector(config: EvaluateConfig, paths: Paths) -> None:
         details = {**told(card.library), "corrupt_validation_images": corrupt}
         with tempfile.TemporaryDirectory() as folder:
             results.write(Path(folder), predicted.found)
-            write_measured(paths.metrics, results, predicted, Path(folder), details=details)
+            write_measured(job.output("metrics"), results, predicted, Path(folder), details=details)
 
 
 def _config_of(config: EvaluateConfig, known: dict[str, Any]) -> DetectionConfig:
@@ -111,11 +89,11 @@ def _config_of(config: EvaluateConfig, known: dict[str, Any]) -> DetectionConfig
     return trained
 
 
-def _check_classes(card: DetectorCard, images: InstanceSet, paths: Paths) -> None:
+def _check_classes(card: DetectorCard, images: InstanceSet, model: Path, data: Path) -> None:
     names, keypoints = images.categories.names, images.categories.keypoints
     if card.classes != names or (card.keypoints and card.keypoints != keypoints):
         raise DataError(
-            f"{paths.model} knows {len(card.classes)} classes and {len(card.keypoints)} keypoints, "
-            f"{paths.data} has {len(names)} and {len(keypoints)}: give the data set that the "
+            f"{model} knows {len(card.classes)} classes and {len(card.keypoints)} keypoints, "
+            f"{data} has {len(names)} and {len(keypoints)}: give the data set that the "
             "detector was trained for"
         )

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -36,49 +35,26 @@ from components.vision.loading import BatchLoader
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the work reads and writes; plain values, so that every process can be told."""
-
-    data: Path
-    backbone: Path
-    model: Path
-    predictions: Path
-    metrics: Path
-    state: str
-
-
 def run(job: Job[DetectionConfig]) -> None:
     """Train a detector, in as many processes as there are GPUs."""
-    paths = Paths(
-        data=job.input("data"),
-        backbone=job.input("backbone"),
-        model=job.output("model"),
-        predictions=job.output("predictions"),
-        metrics=job.output("metrics"),
-        state=job.state,
-    )
     library = resolve(job.config.library)
-    identity = {**job.identity, "library": library}
-    job.facts.update(
-        distributed.launch(job.config.processes, detect, job.config, library, paths, identity)
-    )
+    job.facts.update(distributed.launch(job.config.processes, detect, job, library))
 
 
-def detect(
-    config: DetectionConfig, library: Library, paths: Paths, identity: dict[str, Any]
-) -> dict[str, Any]:
+def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     """Train as one process of the training; rank 0 writes the outputs.
 
     Returns:
         Facts for the manifest.
     """
-    training, validation = read_parts(config.task, paths.data)
+    config, data, backbone = job.config, job.input("data"), job.input("backbone")
+    metrics, predictions = job.output("metrics"), job.output("predictions")
+    training, validation = read_parts(config.task, data)
     # Made first: after days of training is too late to learn that nothing can be measured.
-    results = make_results(config, paths.data, validation)
-    batches = partial(training_loader, training, config, paths.data)
+    results = make_results(config, data, validation)
+    batches = partial(training_loader, training, config, data)
     loader = batches()
-    detector = _build(config, library, paths.backbone, training)
+    detector = _build(config, library, backbone, training)
     history = train(
         Learner(
             module=detector,
@@ -91,9 +67,9 @@ def detect(
         ),
         config,
         total_steps=config.iterations,
-        state=paths.state,
-        identity=identity,
-        output=paths.metrics,
+        state=job.state,
+        identity={**job.identity, "library": library},
+        output=metrics,
     )
     renew_statistics(detector, loader, config, config.iterations)
     test = test_loader(validation, config)
@@ -113,16 +89,16 @@ def detect(
             library=library,
             classes=training.categories.names,
             keypoints=training.categories.keypoints if config.model.keypoints else (),
-            backbone=read_card(paths.backbone),
+            backbone=read_card(backbone),
             config=config.model_dump(mode="json"),
         )
-        write_detector(paths.model, Trained(detector, card))
-        results.write(paths.predictions, predicted.found)
+        write_detector(job.output("model"), Trained(detector, card))
+        results.write(predictions, predicted.found)
         write_measured(
-            paths.metrics,
+            metrics,
             results,
             predicted,
-            paths.predictions,
+            predictions,
             details=details,
             history=history,
         )

@@ -1,6 +1,6 @@
 """The work of the pre-training stage."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,6 @@ from components.vision.image_sets import read_image_set
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the work reads and writes; plain values, so that every process can be told."""
-
-    data: Path
-    monitor: Path | None
-    encoder: Path
-    metrics: Path
-    state: str
-
-
 def run(job: Job[PretrainConfig]) -> None:
     """Pre-train, in as many processes as there are GPUs."""
     config = job.config
@@ -50,26 +39,22 @@ def run(job: Job[PretrainConfig]) -> None:
             "knn: images without classes have nothing to vote on; give ImageNet folders with "
             "--mount.monitor, or set knn to null"
         )
-    paths = Paths(
-        data=job.input("data"),
-        monitor=monitor,
-        encoder=job.output("encoder"),
-        metrics=job.output("metrics"),
-        state=job.state,
-    )
-    job.facts.update(
-        distributed.launch(config.processes, pretrain, config, paths, dict(job.identity))
-    )
+    job.facts.update(distributed.launch(config.processes, pretrain, job, monitor))
 
 
-def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> dict[str, Any]:
+def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]:
     """Pre-train as one process of the training; rank 0 writes the outputs.
+
+    Args:
+        job: The stage's.
+        monitored: ImageNet folders for the kNN monitor.
 
     Returns:
         Facts for the manifest.
     """
+    config, metrics = job.config, job.output("metrics")
     _check_shares(config)
-    images = read_image_set(config.data, paths.data, "train")
+    images = read_image_set(config.data, job.input("data"), "train")
     torch.manual_seed(config.seed)
     mechanism = build_mechanism(config, len(images))
     loader = rank_loader(
@@ -80,7 +65,7 @@ def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> 
         count=2,
         seed=config.seed,
     )
-    monitor = _monitor(config.knn, config, paths)
+    monitor = _monitor(config.knn, config, monitored)
     learner = Learner(
         module=mechanism,
         batches=loader,
@@ -92,14 +77,14 @@ def pretrain(config: PretrainConfig, paths: Paths, identity: dict[str, Any]) -> 
         learner,
         config,
         total_steps=config.epochs * loader.steps,
-        state=paths.state,
-        identity=identity,
-        output=paths.metrics,
+        state=job.state,
+        identity=job.identity,
+        output=metrics,
     )
     corrupt = corrupt_images(loader)
     if distributed.rank() == 0:
-        _write_encoder(mechanism, config, paths.encoder)
-        write_metrics(paths.metrics, _metrics(history, len(images), corrupt))
+        _write_encoder(mechanism, config, job.output("encoder"))
+        write_metrics(metrics, _metrics(history, len(images), corrupt))
     return {"corrupt_images": len(corrupt)}
 
 
@@ -119,18 +104,19 @@ def _prepare(augmentation: AugmentationConfig, images: Images, device: torch.dev
     return {"query": query, "key": key, "index": images.indices}
 
 
-def _monitor(knn: KnnConfig | None, config: PretrainConfig, paths: Paths) -> KnnMonitor | None:
-    if knn is None or paths.monitor is None:
+def _monitor(
+    knn: KnnConfig | None, config: PretrainConfig, folder: Path | None
+) -> KnnMonitor | None:
+    if knn is None or folder is None:
         return None
-    bank = read_image_set("imagenet", paths.monitor, "train")
+    bank = read_image_set("imagenet", folder, "train")
     if knn.bank_images is not None and knn.bank_images < len(bank):
         spread = np.linspace(0, len(bank) - 1, knn.bank_images).astype(np.int64)
         bank = replace(bank, files=[bank.files[i] for i in spread], labels=bank.labels[spread])
-    held_out = read_image_set("imagenet", paths.monitor, "val")
+    held_out = read_image_set("imagenet", folder, "val")
     if bank.classes != held_out.classes:
         raise DataError(
-            f"{paths.monitor}: train and val have different classes; "
-            "`moco data check imagenet` lists them"
+            f"{folder}: train and val have different classes; `moco data check imagenet` lists them"
         )
     make = partial(
         rank_loader, views=config.evaluation, loader=config.loader, batch_size=config.batch_size

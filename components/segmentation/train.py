@@ -1,7 +1,5 @@
 """The work of the stage: train, predict, measure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,43 +21,20 @@ from components.vision.backbones import load_backbone, read_card
 from components.vision.datasets.semantic import SemanticSet
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the work reads and writes; plain values, so that every process can be told."""
-
-    data: Path
-    backbone: Path
-    model: Path
-    metrics: Path
-    predictions: Path
-    state: str
-
-
 def run(job: Job[SegmentationConfig]) -> None:
     """Train an FCN, in as many processes as there are GPUs."""
-    paths = Paths(
-        data=job.input("data"),
-        backbone=job.input("backbone"),
-        model=job.output("model"),
-        metrics=job.output("metrics"),
-        predictions=job.output("predictions"),
-        state=job.state,
-    )
-    job.facts.update(
-        distributed.launch(job.config.processes, segment, job.config, paths, dict(job.identity))
-    )
+    job.facts.update(distributed.launch(job.config.processes, segment, job))
 
 
-def segment(
-    config: SegmentationConfig, paths: Paths, identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
     """Train as one process of the training; rank 0 writes the outputs.
 
     Returns:
         Facts for the manifest.
     """
-    training, validation = _read_sets(config, paths.data)
-    fcn, card = _build(config, paths.backbone, training.classes)
+    config = job.config
+    training, validation = _read_sets(config, job.input("data"))
+    fcn, card = _build(config, job.input("backbone"), training.classes)
     # After hours of training is too late to learn that there is nothing to measure on.
     for _ in whole_images(validation, config.loader).epoch(0):
         pass
@@ -75,18 +50,18 @@ def segment(
         ),
         config,
         total_steps=config.iterations,
-        state=paths.state,
-        identity=identity,
-        output=paths.metrics,
+        state=job.state,
+        identity=job.identity,
+        output=job.output("metrics"),
     )
     predicted = predict(fcn, card, validation, config.loader)
     corrupt = corrupt_images(loader)
     if distributed.rank() == 0:
-        write_model(paths.model, fcn, card)
-        write_predictions(paths.predictions, predicted)
+        write_model(job.output("model"), fcn, card)
+        write_predictions(job.output("predictions"), predicted)
         write_measured(
-            paths.metrics,
-            paths.predictions,
+            job.output("metrics"),
+            job.output("predictions"),
             validation,
             dataset=config.dataset,
             split=VALIDATION_SPLIT,

@@ -23,6 +23,7 @@ from components.training import distributed
 from components.training.checkpoint import FORCE, Checkpointer, State, rng_state, set_rng_state
 from components.training.config import TrainingConfig
 from components.training.history import History
+from components.training.optimizer import make_optimizer
 from components.training.schedule import lr_factor
 
 log = get_logger(__name__)
@@ -31,8 +32,6 @@ Batch = Mapping[str, Tensor]
 """What a learner's module is called with, on the device."""
 Losses = tuple[Tensor, Mapping[str, Tensor]]
 """The loss to minimise, a scalar, and further scalars to record."""
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
-"""Layers of normalisation, synchronised batch norm included."""
 
 
 class Batches(Protocol):
@@ -146,7 +145,7 @@ class _Loop:
         self.module = learner.module.to(self.device)
         if config.channels_last:
             self.module.to(memory_format=torch.channels_last)
-        self.optimizer = _optimizer(learner, config)
+        self.optimizer = make_optimizer(self.module, config, learner.norm_weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
@@ -384,24 +383,3 @@ def _termination() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _optimizer(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer:
-    learned = [parameter for parameter in learner.module.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": learned}]
-    if learner.norm_weight_decay is not None:
-        norms = (layer for layer in learner.module.modules() if isinstance(layer, NORMS))
-        own = {one for layer in norms for one in layer.parameters(recurse=False)}
-        groups = [
-            {"params": [one for one in learned if one not in own]},
-            {
-                "params": [one for one in learned if one in own],
-                "weight_decay": learner.norm_weight_decay,
-            },
-        ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=config.scaled_lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )

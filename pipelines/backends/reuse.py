@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from components.core.config import canonical_json
 from components.core.errors import DataError
 from components.core.manifest import file_sha256, read_manifest, verify
 from components.core.version import code_of, image
@@ -246,8 +247,7 @@ def _size(run: Run, step: Step) -> int:
 
 
 def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def _differences(

@@ -19,7 +19,7 @@ from components.detection.interface import Head, build_detector
 from components.detection.libraries import resolve
 from components.detection.measure import run as measure
 from components.detection.model import ModelConfig
-from components.detection.train import Paths, detect
+from components.detection.train import detect
 from tests.detection.making import CONFIGS, DATA, PRESETS, run_here
 
 Change = Callable[[Any], object]
@@ -138,10 +138,16 @@ def test_a_backbone_with_other_channels_is_refused(
     (spoiled / "backbone.json").write_text(json.dumps({**card, "channel_order": "BGR"}))
     (spoiled / "manifest.json").unlink()
     stage = load_stage("detection.coco")
-    outputs = {name: tmp_path / name for name in stage.outputs}
-    paths = Paths(data=world / "coco", backbone=spoiled, state=str(tmp_path / "state"), **outputs)
+    job = Job(
+        CONFIGS["coco"].miniature(),
+        paths={"data": world / "coco", "backbone": spoiled},
+        manifests={},
+        identity={},
+        outputs={name: tmp_path / name for name in stage.outputs},
+        state=str(tmp_path / "state"),
+    )
     with pytest.raises(DataError, match="RGB"):
-        detect(CONFIGS["coco"].miniature(), "torchvision", paths, {})
+        detect(job, "torchvision")
     assert not (tmp_path / "state").exists()
 
 
