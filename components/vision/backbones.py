@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from components.core.errors import DataError
 from components.vision.architectures import (
@@ -23,6 +23,7 @@ from components.vision.architectures import (
     Architecture,
     BackboneCard,
 )
+from components.vision.norm import normalise
 
 STAGES = ("res2", "res3", "res4", "res5")
 SHOWN_FAULTS = 8  # tensor names in an error, for each kind of fault
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         self.layer3 = parts["layer3"]
         self.layer4 = parts["layer4"]
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        fuse_blocks(self)
         widths = [m.num_features for m in self.layer4.modules() if isinstance(m, nn.BatchNorm2d)]
         self.num_features = widths[-1]
 
@@ -55,6 +57,47 @@ class Backbone(nn.Module):
         """Return the pooled features, (N, num_features), of normalised images, (N, 3, H, W)."""
         pooled: Tensor = self.avgpool(feature_maps(self, images)["res5"])
         return pooled.flatten(1)
+
+
+class FusedBasicBlock(BasicBlock):  # type: ignore[misc]
+    """torchvision's block of two convolutions; norm, sum and ReLU are one operation."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the block's output."""
+        x = normalise(self.bn1, self.conv1(maps), relu=True)
+        return normalise(self.bn2, self.conv2(x), residual=_shortcut(self, maps), relu=True)
+
+
+class FusedBottleneck(Bottleneck):  # type: ignore[misc]
+    """torchvision's block of three convolutions; norm, sum and ReLU are one operation."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the block's output."""
+        x = normalise(self.bn1, self.conv1(maps), relu=True)
+        x = normalise(self.bn2, self.conv2(x), relu=True)
+        return normalise(self.bn3, self.conv3(x), residual=_shortcut(self, maps), relu=True)
+
+
+def _shortcut(block: Any, maps: Tensor) -> Tensor:
+    if block.downsample is None:
+        return maps
+    convolution, norm = block.downsample
+    return normalise(norm, convolution(maps))
+
+
+def fuse_blocks(module: nn.Module) -> None:
+    """Let torchvision's blocks in a module compute as one what can be; they keep all they hold."""
+    for block in module.modules():
+        if type(block) is BasicBlock:
+            block.__class__ = FusedBasicBlock
+        elif type(block) is Bottleneck:
+            block.__class__ = FusedBottleneck
+
+
+def stem(backbone: Any, images: Tensor) -> Tensor:
+    """Return what the first stage reads, of normalised images, (N, 3, H, W)."""
+    maps: Tensor = backbone.maxpool(normalise(backbone.bn1, backbone.conv1(images), relu=True))
+    return maps
 
 
 def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
@@ -68,7 +111,7 @@ def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
         images: Normalised RGB, (N, 3, H, W).
     """
     maps: dict[str, Tensor] = {}
-    x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(images))))
+    x = stem(backbone, images)
     layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
     for stage, layer in zip(STAGES, layers, strict=True):
         x = layer(x)

@@ -1,11 +1,13 @@
 """Colours, blur and normalisation of whole batches, on the device that trains."""
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.vision import kernels
 from components.vision.batch import Batch, Colours
 from components.vision.config import AugmentationConfig, EvaluationConfig
 
@@ -19,25 +21,47 @@ def finish_views(batch: Batch, config: AugmentationConfig | EvaluationConfig) ->
     view with its own parameters in its own order, then normalises.
 
     Returns:
-        One tensor for each view, float32, (N, 3, H, W), contiguous.
+        One tensor for each view, float32, (N, 3, H, W); channels last where a GPU's kernel made it.
     """
-    finished = []
-    for number, view in enumerate(batch.views):
+    colours = batch.colours or (None,) * len(batch.views)
+    return tuple(
+        _finish_view(view, own, config) for view, own in zip(batch.views, colours, strict=True)
+    )
+
+
+def _finish_view(
+    view: Tensor, colours: Colours | None, config: AugmentationConfig | EvaluationConfig
+) -> Tensor:
+    blurred = colours is not None and bool(colours.blur.any())
+    if kernels.usable(view):
+        from components.vision.kernels.colours import finish
+
+        if not blurred:
+            return finish(view, colours, *_affine(config.mean, config.std, view.device))
+        pixels = finish(view, colours, *_affine((0.0,) * 3, (1 / 255,) * 3, view.device))
+    else:
         pixels = view.to(torch.float32, memory_format=torch.contiguous_format)
-        if batch.colours:
-            pixels = adjust_colours(pixels, batch.colours[number])
-            pixels = blur(pixels, batch.colours[number].blur)
-        finished.append(normalise(pixels, config.mean, config.std))
-    return tuple(finished)
+        if colours is not None:
+            pixels = adjust_colours(pixels, colours)
+    if colours is not None:
+        pixels = blur(pixels, colours.blur)
+    return normalise(pixels, config.mean, config.std)
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Map RGB in 0..255 to zero mean and unit deviation, in place. `pixels`: (N, 3, H, W)."""
-    # Copied without waiting: a tensor made on the device at once would drain its queue.
-    scale = torch.tensor([1 / (255 * s) for s in std]).to(pixels.device, non_blocking=True)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-    shift = shift.to(pixels.device, non_blocking=True)
+    scale, shift = _affine(mean, std, pixels.device)
     return pixels.mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
+
+
+@functools.lru_cache(maxsize=8)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return factor and summand of each channel, (3,), for levels of 0..255."""
+    scale = torch.tensor([1 / (255 * s) for s in std])
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    return scale.to(device), shift.to(device)
 
 
 def adjust_colours(pixels: Tensor, colours: Colours) -> Tensor:
@@ -96,18 +120,20 @@ def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
         return pixels
     radius = math.ceil(3 * float(sigma.max()))
     offsets = torch.arange(-radius, radius + 1)
-    kernels = torch.exp(-0.5 * (offsets / sigma[rows, None]) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).to(pixels.device, non_blocking=True)
+    own = sigma[rows, None]
+    # Each as wide as its own deviation wants, so that an image does not depend on its batch.
+    weights = torch.exp(-0.5 * (offsets / own) ** 2) * (offsets.abs() <= (3 * own).ceil())
+    weights = (weights / weights.sum(1, keepdim=True)).to(pixels.device, non_blocking=True)
     rows = rows.to(pixels.device, non_blocking=True)
 
     chosen = pixels.index_select(0, rows)
     count, channels, height, width = chosen.shape
     # Each channel of each image is a group with its own kernel.
-    kernels = kernels.repeat_interleave(channels, 0)[:, None]
+    weights = weights.repeat_interleave(channels, 0)[:, None]
     flat = chosen.reshape(1, count * channels, height, width)
     flat = F.pad(flat, (radius,) * 4, mode="replicate")
-    flat = F.conv2d(flat, kernels[:, :, None, :], groups=count * channels)
-    flat = F.conv2d(flat, kernels[:, :, :, None], groups=count * channels)
+    flat = F.conv2d(flat, weights[:, :, None, :], groups=count * channels)
+    flat = F.conv2d(flat, weights[:, :, :, None], groups=count * channels)
     return pixels.index_copy_(0, rows, flat.view_as(chosen))
 
 

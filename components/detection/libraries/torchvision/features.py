@@ -9,7 +9,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from components.detection.model import ModelConfig
 from components.vision.architectures import Architecture
-from components.vision.backbones import STAGES, Backbone
+from components.vision.backbones import STAGES, Backbone, stem
 
 FIRST_STRIDE: Mapping[Architecture, int] = {"resnet50": 4, "resnet_digits": 2}
 """Pixels between neighbours on res2; each later stage doubles it."""
@@ -50,7 +50,7 @@ class Body(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the stages' outputs for normalised RGB, (N, 3, H, W)."""
         maps: dict[str, Tensor] = {}
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = stem(self, images)
         for stage, name in zip(STAGES, self.names, strict=False):
             x = self.get_submodule(name)(x)
             maps[stage] = x
