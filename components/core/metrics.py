@@ -19,8 +19,8 @@ class Metrics(BaseModel):
         values: Figures by metric name; accuracies and APs in percent, as the paper prints them.
         curves: Named series of (x, y) points, x in epochs unless the name says otherwise.
         details: Anything else worth keeping: counts, the names of classes, what was left out.
-            Reports show `library` and `library_version`, of the model, and `captions` by the
-            names of the artifact's pictures.
+            Reports show `library` and `library_version`, of the model, `precision` and `device`,
+            of its training, and `captions` by the names of the artifact's pictures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

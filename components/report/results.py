@@ -1,5 +1,6 @@
 """The content of `report.json`: what every form of the report is made of."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,8 @@ class Trial(_Record):
     library: str | None = None
     """Which model library made the detector, where the trial says so."""
     library_version: str | None = None
+    arithmetic: str | None = None
+    """In what precision it was trained, and on what device, where the trial says so."""
 
 
 class Cell(_Record):
@@ -212,29 +215,45 @@ class TableResult(_Record):
         Cells are named by their row, and their column if there are several; trials that say
         nothing are those of `not stated`.
         """
-        made: dict[str, dict[str, None]] = {}
-        for row in self.rows:
-            for cell, column in zip(row.cells, self.columns, strict=True):
-                name = f"{row.name}, {column.name}" if len(self.columns) > 1 else row.name
-                for trial in cell.trials:
-                    words = (trial.library, trial.library and trial.library_version)
-                    label = " ".join(word for word in words if word) or NOT_STATED
-                    made.setdefault(label, {})[name] = None
-        made = {} if {*made} == {NOT_STATED} else made
-        return {label: tuple(made[label]) for label in sorted(made)}
+
+        def words(trial: Trial) -> str:
+            both = (trial.library, trial.library and trial.library_version)
+            return " ".join(word for word in both if word)
+
+        return self._cells_by(words)
 
     @property
     def made_by(self) -> str:
         """The model library of the numbers in words, with the cells if there are several."""
-        if len(self.libraries) < 2:
-            return "".join(self.libraries)
-        return "; ".join(f"{name} ({', '.join(cells)})" for name, cells in self.libraries.items())
+        return _in_words(self.libraries)
+
+    @property
+    def computed(self) -> str:
+        """The precision and the device of the trainings in words, with the cells if several."""
+        return _in_words(self._cells_by(lambda trial: trial.arithmetic or ""))
+
+    def _cells_by(self, word: Callable[[Trial], str]) -> dict[str, tuple[str, ...]]:
+        """Return cells by what their trials say; empty if none says anything."""
+        said: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for cell, column in zip(row.cells, self.columns, strict=True):
+                name = f"{row.name}, {column.name}" if len(self.columns) > 1 else row.name
+                for trial in cell.trials:
+                    said.setdefault(word(trial) or NOT_STATED, {})[name] = None
+        said = {} if {*said} == {NOT_STATED} else said
+        return {label: tuple(said[label]) for label in sorted(said)}
 
     @property
     def mixed(self) -> bool:
         """Whether its numbers come from different model libraries, so that none can be compared."""
         cells = (cell for row in self.rows for cell in row.cells)
         return len({t.library for cell in cells for t in cell.trials if t.library}) > 1
+
+
+def _in_words(cells: Mapping[str, tuple[str, ...]]) -> str:
+    if len(cells) < 2:
+        return "".join(cells)
+    return "; ".join(f"{label} ({', '.join(names)})" for label, names in cells.items())
 
 
 class FigureResult(_Record):

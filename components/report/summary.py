@@ -142,9 +142,15 @@ def _trials(
                     artifact=one.artifact,
                     library=_word(one.metrics, "library"),
                     library_version=_word(one.metrics, "library_version"),
+                    arithmetic=_arithmetic(one.metrics),
                 )
             )
     return sorted(trials, key=lambda trial: trial.number)
+
+
+def _arithmetic(metrics: Metrics) -> str | None:
+    precision, device = (_word(metrics, detail) for detail in ("precision", "device"))
+    return f"{precision} on {device}" if precision and device else precision
 
 
 def _word(metrics: Metrics, detail: str) -> str | None:

@@ -122,6 +122,8 @@ def _remarks(table: TableResult) -> Iterator[Text]:
         yield Text(f"Not comparable, of different model libraries: {table.made_by}", "bold yellow")
     elif table.libraries:
         yield Text(f"model library: {table.made_by}", "dim")
+    if table.computed:
+        yield Text(f"trained in {table.computed}", "dim")
     commands: dict[str, None] = {}
     for row in table.rows:
         if row.unobtainable:

@@ -59,8 +59,9 @@ class Checkpointer:
     def save(self, step: int, state: State) -> bool:
         """Start saving a state; training may go on at once.
 
-        Tensors are copied before this returns. While an earlier save still runs,
-        nothing is done: training does not wait for a slow store.
+        Tensors are copied before this returns, those of a GPU within it: its way to main memory
+        and to the store is the saving thread's. While an earlier save still runs, nothing is
+        done: training does not wait for a slow store.
 
         Returns:
             Whether a save was started.
@@ -75,7 +76,8 @@ class Checkpointer:
         self._join()
         tensors: dict[str, Tensor] = {}
         document = _take_apart(state, tensors)
-        self._thread = threading.Thread(target=self._save, args=(step, document, tensors))
+        copied = torch.cuda.current_stream().record_event() if _on_gpu(tensors) else None
+        self._thread = threading.Thread(target=self._save, args=(step, document, tensors, copied))
         self._thread.start()
         return True
 
@@ -129,11 +131,17 @@ class Checkpointer:
             return step, state
         return None
 
-    def _save(self, step: int, document: Any, tensors: dict[str, Tensor]) -> None:
+    def _save(
+        self,
+        step: int,
+        document: Any,
+        tensors: dict[str, Tensor],
+        copied: torch.cuda.Event | None,
+    ) -> None:
         started = time.monotonic()
         try:
             files = {
-                "state.safetensors": save(tensors),
+                "state.safetensors": save(_fetched(tensors, copied)),
                 "state.json": json.dumps(document).encode(),
             }
             entries = {}
@@ -202,7 +210,7 @@ def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))
         # A clone, because training changes the original while the copy is written.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = _clone(value.detach())
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         return {
@@ -211,6 +219,30 @@ def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_take_apart(item, tensors) for item in value]
     return value
+
+
+def _clone(value: Tensor) -> Tensor:
+    try:
+        return value.clone()
+    except torch.OutOfMemoryError:  # then training waits for the way to main memory
+        return value.to("cpu")
+
+
+def _on_gpu(tensors: Mapping[str, Tensor]) -> bool:
+    return any(tensor.is_cuda for tensor in tensors.values())
+
+
+def _fetched(tensors: dict[str, Tensor], copied: torch.cuda.Event | None) -> dict[str, Tensor]:
+    """Bring tensors to main memory, beside what the GPU does; those fetched leave it at once."""
+    if copied is None:
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    (device,) = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        stream.wait_event(copied)
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to("cpu").contiguous()
+    return tensors
 
 
 def _put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -49,12 +49,16 @@ class TrainingConfig(Config):
     """Largest norm of the gradient; null for none."""
     seed: NonNegativeInt = 0
     """Of initialisation, order and augmentation; a trial is a seed."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass; weights are always fp32."""
-    channels_last: bool = False
-    """Keep activations in channels-last memory, which is faster with bf16 on recent GPUs."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward pass; weights are always fp32. `auto` is bf16 on a GPU that has it,
+    fp16 on an older one, fp32 on a processor. The paper's is fp32."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Keep activations in channels-last memory; `auto` does on a GPU, where it is faster."""
+    cuda_graph: Literal["auto"] | bool = "auto"
+    """Launch a whole step at once, as a CUDA graph; `auto` does on a GPU, if all of the stage's
+    batches are alike."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile the model with torch.compile; wants a C compiler."""
     deterministic: bool = False
     """Only deterministic kernels on a GPU, so that a resumed run equals an uninterrupted one."""
     processes: PositiveInt | None = None
@@ -73,7 +77,7 @@ class TrainingConfig(Config):
 RESUMABLE_CHANGES = frozenset(
     {
         *("workers", "prefetch", "cache", "max_corrupt_fraction"),
-        *("checkpoint_seconds", "log_every", "evaluations"),
+        *("checkpoint_seconds", "log_every", "evaluations", "cuda_graph"),
     }
 )
 """Fields that may differ between a run and its continuation: they do not change the result."""

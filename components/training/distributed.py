@@ -1,12 +1,13 @@
 """Processes of one training: started by torchrun's own API, talking through small helpers."""
 
+import contextlib
 import json
 import os
 import pickle
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+SHARE_GPU = "MOCO_SHARE_GPU"
+"""Set to 1, more processes than GPUs are tried: they share them and talk over gloo, slowly."""
 
 JOIN_SECONDS = 1800
 """How long a node waits for the others: long enough for their images to be pulled."""
@@ -94,9 +98,7 @@ def launch(processes: int | None, work: Callable[P, T], *args: P.args, **kwargs:
         ConfigError: if torchrun's variables are wrong, or there are too few GPUs.
     """
     nodes = Nodes.from_environment()
-    count = processes or (nodes and nodes.processes) or max(1, torch.cuda.device_count())
-    if torch.cuda.is_available() and count > torch.cuda.device_count():
-        raise ConfigError(f"processes: {count} wanted, but only {torch.cuda.device_count()} GPU(s)")
+    count = _process_count(processes, nodes)
     if count == 1 and nodes is None:
         return work(*args, **kwargs)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -123,6 +125,28 @@ def launch(processes: int | None, work: Callable[P, T], *args: P.args, **kwargs:
     return results[min(results)]
 
 
+def planned_world(processes: int | None) -> int:
+    """Return how many processes `launch` makes on all nodes together.
+
+    Raises:
+        ConfigError: as `launch` does.
+    """
+    nodes = Nodes.from_environment()
+    return _process_count(processes, nodes) * (nodes.count if nodes else 1)
+
+
+def _process_count(processes: int | None, nodes: Nodes | None) -> int:
+    gpus = torch.cuda.device_count()
+    count = processes or (nodes and nodes.processes) or max(1, gpus)
+    if torch.cuda.is_available() and count > gpus and os.environ.get(SHARE_GPU) != "1":
+        raise ConfigError(
+            f"processes: {count} wanted, but only {gpus} GPU(s) here, and NCCL takes one process "
+            f"for each: set it to {gpus} or less. {SHARE_GPU}=1 lets them share, over gloo and "
+            "slowly, to try what several processes do"
+        )
+    return count
+
+
 def rank() -> int:
     """Return this process's rank, 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -145,11 +169,41 @@ def gather(tensor: Tensor) -> Tensor:
 
     Collective; no gradient flows through it.
     """
-    if world() == 1:
+    if not dist.is_initialized():
         return tensor
-    gathered = tensor.new_empty((tensor.shape[0] * world(), *tensor.shape[1:]))
-    dist.all_gather_into_tensor(gathered, tensor.contiguous())
-    return gathered
+    sent = _for_exchange(tensor)
+    gathered = sent.new_empty((sent.shape[0] * world(), *sent.shape[1:]))
+    dist.all_gather_into_tensor(gathered, sent)
+    return gathered.to(tensor.device)
+
+
+def captures() -> bool:
+    """Say whether exchanges between the ranks can be part of a CUDA graph, as NCCL's can."""
+    return not dist.is_initialized() or dist.get_backend() == "nccl"
+
+
+def exchange(tensor: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+    """Send rows of a tensor to the other ranks, and receive theirs. Collective.
+
+    Args:
+        tensor: (N, ...), the rows for rank 0 first; from main memory over gloo in any case.
+        sent: How many rows each rank gets.
+        received: How many rows each rank sends.
+
+    Returns:
+        The rows received, those of rank 0 first.
+    """
+    rows = _for_exchange(tensor)
+    arrived = rows.new_empty((sum(received), *rows.shape[1:]))
+    group = None if rows.is_cuda else _control_group()
+    dist.all_to_all_single(arrived, rows, list(received), list(sent), group=group)
+    return arrived.to(tensor.device)
+
+
+def _for_exchange(tensor: Tensor) -> Tensor:
+    """Return a tensor as the backend takes it: gloo knows main memory only."""
+    gloo = tensor.is_cuda and dist.get_backend() == "gloo"
+    return tensor.cpu() if gloo else tensor.contiguous()
 
 
 def gather_varying(tensor: Tensor) -> Tensor:
@@ -157,7 +211,7 @@ def gather_varying(tensor: Tensor) -> Tensor:
 
     Collective; no gradient flows through it.
     """
-    if world() == 1:
+    if not dist.is_initialized():
         return tensor
     sizes = gather_objects(tensor.shape[0])
     padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
@@ -171,14 +225,14 @@ def share_buffers(module: nn.Module) -> None:
 
     In training each rank has batch statistics of its own; in evaluation all must agree.
     """
-    if world() > 1:
+    if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def gather_objects(value: T) -> list[T]:
     """Return the values of all ranks, in rank order. Collective."""
-    if world() == 1:
+    if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value, group=_control_group())
@@ -190,7 +244,7 @@ def agree(*flags: bool) -> tuple[bool, ...]:
 
     It runs over gloo between the processors, so that no GPU has to be waited for.
     """
-    if world() == 1:
+    if not dist.is_initialized():
         return flags
     total = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(total, group=_control_group())
@@ -256,14 +310,16 @@ def _control_group() -> dist.ProcessGroup | None:
     return _control
 
 
-def _in_process(folder: str, work: Callable[..., T], pickled: bytes) -> T | None:
-    """Set up one process, do the work, and leave a note of a failure that has an exit code."""
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes of this training, as torchrun's variables tell of them; part at the end.
+
+    Processes with a GPU of their own talk over NCCL about tensors, and over gloo about all else.
+    """
     global _control  # noqa: PLW0603 - one process group a process
-    args, kwargs = pickle.loads(pickled)  # noqa: S301 - from the parent process
-    local_rank = int(os.environ["LOCAL_RANK"])
-    log.configure(level=None if os.environ["RANK"] == "0" else "warning")
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    if torch.cuda.is_available() and os.environ.get(SHARE_GPU) != "1":
         dist.init_process_group("nccl")
         control = dist.new_group(backend="gloo", timeout=timedelta(hours=2))
         _control = control if isinstance(control, dist.ProcessGroup) else None
@@ -273,15 +329,24 @@ def _in_process(folder: str, work: Callable[..., T], pickled: bytes) -> T | None
             cores = len(os.sched_getaffinity(0))
             torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
     try:
-        result = work(*args, **kwargs)
-    except MocoError as error:
-        note = {"type": type(error).__name__, "message": str(error)}
-        (Path(folder) / f"{dist.get_rank()}.json").write_text(json.dumps(note), "utf-8")
-        raise
+        yield
     finally:
         dist.destroy_process_group()
         _control = None
-    return result if local_rank == 0 else None
+
+
+def _in_process(folder: str, work: Callable[..., T], pickled: bytes) -> T | None:
+    """Do the work in one process, and leave a note of a failure that has an exit code."""
+    args, kwargs = pickle.loads(pickled)  # noqa: S301 - from the parent process
+    log.configure(level=None if os.environ["RANK"] == "0" else "warning")
+    with process_group():
+        try:
+            result = work(*args, **kwargs)
+        except MocoError as error:
+            note = {"type": type(error).__name__, "message": str(error)}
+            (Path(folder) / f"{dist.get_rank()}.json").write_text(json.dumps(note), "utf-8")
+            raise
+    return result if os.environ["LOCAL_RANK"] == "0" else None
 
 
 def _first_failure(folder: Path) -> MocoError | None:

@@ -1,77 +1,36 @@
 """The training loop of every stage: steps, schedule, mixed precision, checkpoints, interruption."""
 
-import contextlib
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from pydantic import JsonValue
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from components.core.errors import Interrupted, NonFiniteLossError
+from components.core.errors import ConfigError, Interrupted, NonFiniteLossError
 from components.core.log import get_logger
-from components.core.store import Store, open_store
+from components.core.store import open_store
 from components.training import distributed
+from components.training.ahead import Ahead
 from components.training.checkpoint import FORCE, Checkpointer, State, rng_state, set_rng_state
 from components.training.config import TrainingConfig
 from components.training.history import History
-from components.training.optimizer import make_optimizer
+from components.training.learner import Learner
+from components.training.machine import Arithmetic, choose_arithmetic
+from components.training.optimizer import make_optimizer, momenta, restore_momenta, set_lr
 from components.training.schedule import lr_factor
+from components.training.step import CapturedStep, LaunchedStep, Step
+from components.training.watch import Broken, LossWatch, Reporter, termination
 
 log = get_logger(__name__)
-
-Batch = Mapping[str, Tensor]
-"""What a learner's module is called with, on the device."""
-Losses = tuple[Tensor, Mapping[str, Tensor]]
-"""The loss to minimise, a scalar, and further scalars to record."""
-
-
-class Batches(Protocol):
-    """The training data as the loop sees it: the same batches whenever they are asked for."""
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Any]:
-        """Yield the raw batches of an epoch (from 0), beginning with a step of it (from 0)."""
-        ...
-
-
-@dataclass
-class Learner:
-    """What a stage brings to the loop.
-
-    Attributes:
-        module: Called with a batch, it returns `Losses`. All that is learned is in its
-            parameters and buffers.
-        batches: The training data of this rank.
-        prepare: Turns a raw batch and a device into a batch there, before mixed
-            precision applies.
-        evaluate: Called on every rank with the number of steps done; its figures go into the
-            history. It may change buffers no more than it restores; random numbers that it
-            draws are not missed by the training.
-        evaluate_every: Steps between evaluations.
-        evaluate_last: Whether the end is evaluated too, whatever the steps before it.
-        norm_weight_decay: Of the parameters of normalisation, if other than the config's.
-    """
-
-    module: nn.Module
-    batches: Batches
-    prepare: Callable[[Any, torch.device], Batch]
-    evaluate: Callable[[int], Mapping[str, float]] | None = None
-    evaluate_every: int = 1
-    evaluate_last: bool = True
-    norm_weight_decay: float | None = None
 
 
 @dataclass
@@ -83,6 +42,19 @@ class Progress:
     summed: int = 0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the loop tells when training has ended.
+
+    Attributes:
+        history: Figures over the steps; only rank 0 has written them to files.
+        told: How and on what it was computed, for manifests and reports.
+    """
+
+    history: History
+    told: Mapping[str, JsonValue]
+
+
 def train(
     learner: Learner,
     config: TrainingConfig,
@@ -91,7 +63,7 @@ def train(
     state: str,
     identity: State,
     output: Path,
-) -> History:
+) -> Trained:
     """Train to the end, continuing from the newest checkpoint; every rank calls it.
 
     Args:
@@ -102,27 +74,28 @@ def train(
         identity: Which training this is; a checkpoint of another one is refused.
         output: Folder for the history.
 
-    Returns:
-        The history; only rank 0 writes it to files.
-
     Raises:
         Interrupted: after SIGTERM, once a checkpoint is durable.
-        NonFiniteLossError: before the update that would have used the loss.
-        ConfigError: if the checkpoint belongs to another training.
+        NonFiniteLossError: before anything that the loss has touched is saved.
+        ConfigError: if the checkpoint belongs to another training, this machine does not have
+            its arithmetic, or a step does not fit into the GPU's memory.
     """
-    store = open_store(state)
-    loop = _Loop(
-        learner, config, total_steps, store, {**identity, "processes": distributed.world()}
-    )
-    rows = loop.restore()
+    checkpointer = Checkpointer(open_store(state), {**identity, "processes": distributed.world()})
+    saved = checkpointer.load(force=os.environ.get(FORCE) == "1")
+    begun = saved[1].get("arithmetic") if saved else None
+    arithmetic = choose_arithmetic(config, begun, channels_last=learner.channels_last)
+    loop = _Loop(learner, config, total_steps, checkpointer, arithmetic)
+    rows = loop.restore(*saved) if saved else []
     history = History(output if distributed.rank() == 0 else None, rows)
-    with _termination() as terminated:
+    with termination() as terminated:
         try:
             loop.run(history, terminated)
+        except torch.OutOfMemoryError as error:
+            raise _too_large(config, loop.progress.step, error) from None
         finally:
             loop.checkpointer.wait()
             history.close()
-    return history
+    return Trained(history, arithmetic.told())
 
 
 class _Loop:
@@ -131,103 +104,106 @@ class _Loop:
         learner: Learner,
         config: TrainingConfig,
         total_steps: int,
-        store: Store,
-        identity: State,
+        checkpointer: Checkpointer,
+        arithmetic: Arithmetic,
     ) -> None:
         self.learner = learner
         self.config = config
         self.total_steps = total_steps
         self.steps_per_epoch = learner.batches.steps
-        self.store = store
-        self.checkpointer = Checkpointer(store, identity)
+        self.checkpointer = checkpointer
+        self.arithmetic = arithmetic
         self.device = distributed.device()
         self.progress = Progress()
         self.module = learner.module.to(self.device)
-        if config.channels_last:
+        if arithmetic.channels_last:
             self.module.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.module, config, learner.norm_weight_decay)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        if config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-            torch.use_deterministic_algorithms(True)
-        self.trained = self._wrapped()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=arithmetic.precision == "fp16")
+        _choose_kernels(config, uniform=learner.uniform)
+        self.watch = LossWatch()
+        self.step = self._make_step()
 
     def run(self, history: History, terminated: threading.Event) -> None:
         """Train from where the progress stands to the end."""
         if self.progress.step == self.total_steps:
             return  # an earlier attempt trained to the end, and failed after that
-        self._reporter = _Reporter(self.total_steps, self.progress.step)
+        self._reporter = Reporter(self.total_steps, self.progress.step)
         last_save = time.monotonic()
-        while self.progress.step < self.total_steps:
-            epoch, first = divmod(self.progress.step, self.steps_per_epoch)
-            for raw in self.learner.batches.epoch(epoch, first):
-                figures = self._step(raw)
-                self._record(figures, history)
-                due = time.monotonic() - last_save >= self.config.checkpoint_seconds
-                save, stop = distributed.agree(due, terminated.is_set())
-                done = self.progress.step == self.total_steps
-                self._evaluate(history, done=done)
-                if stop and not done:
-                    self._save(history, durable=True)
-                    raise Interrupted(
-                        f"stopped at step {self.progress.step} of {self.total_steps}; "
-                        "the checkpoint is safe, run the same command to continue"
-                    )
-                if save and not done:
-                    self._save(history, durable=False)
-                    last_save = time.monotonic()
-                if done:
-                    break
+        raw = self.learner.batches.between(self.progress.step, self.total_steps)
+        ahead = Ahead(raw, self.learner.prepare, self.device, self.progress.step)
+        self.module.train()
+        while (batch := ahead.take()) is not None:
+            set_lr(self.optimizer, self._lr())
+            figures = self.step(batch)
+            ahead.fetch()
+            broken = self.watch.add(self.progress.step, batch, figures["loss"])
+            self.progress.step += 1
+            self._record(figures, history)
+            due = time.monotonic() - last_save >= self.config.checkpoint_seconds
+            failed, save, stop = distributed.agree(broken is not None, due, terminated.is_set())
+            done = self.progress.step == self.total_steps
+            evaluate = self._evaluation_due(done=done)
+            if not failed and (save or stop or evaluate or done):
+                broken = self.watch.finish()
+                (failed,) = distributed.agree(broken is not None)
+            if failed:
+                raise NonFiniteLossError(self._keep(broken))
+            if evaluate:
+                self._evaluate(history)
+            if stop and not done:
+                self._save(history, durable=True)
+                raise Interrupted(
+                    f"stopped at step {self.progress.step} of {self.total_steps}; "
+                    "the checkpoint is safe, run the same command to continue"
+                )
+            if save and not done:
+                self._save(history, durable=False)
+                last_save = time.monotonic()
         self._save(history, durable=True)
 
-    def restore(self) -> list[dict[str, Any]]:
-        """Load the newest checkpoint, if any; return the history's rows up to it."""
-        found = self.checkpointer.load(force=os.environ.get(FORCE) == "1")
-        if found is None:
-            return []
-        step, state = found
+    def restore(self, step: int, state: State) -> list[dict[str, Any]]:
+        """Go on from a checkpoint; return the history's rows up to it."""
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_momenta(self.optimizer, state["momenta"])
         self.scaler.load_state_dict(state["scaler"])
         set_rng_state(state["rng"][distributed.rank()])
-        self.progress = Progress(step, dict(state["sums"]), state["summed"])
+        sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self.progress = Progress(step, sums, state["summed"])
         log.info("continuing from a checkpoint", step=step, total=self.total_steps)
         rows: list[dict[str, Any]] = state["history"]
         return rows
 
+    def _make_step(self) -> Step:
+        on_gpu = self.device.type == "cuda"
+        possible = on_gpu and self.learner.uniform and distributed.captures()
+        capture = possible if self.config.cuda_graph == "auto" else self.config.cuda_graph
+        if capture and not possible:
+            raise ConfigError(
+                "cuda_graph: only a GPU's steps can be captured, only where all batches have equal "
+                "shapes, and not where processes share a GPU; auto captures where it can"
+            )
+        stream = torch.cuda.Stream(self.device) if capture else None
+        with torch.cuda.stream(stream):  # of None, the current one
+            step = LaunchedStep(
+                self._wrapped(), self.optimizer, self.scaler, self.arithmetic, self.config.clip
+            )
+        return step if stream is None else CapturedStep(step, stream)
+
     def _wrapped(self) -> nn.Module:
         module: nn.Module = self.module
-        if self.config.compile:
+        if self.arithmetic.compiled:
             module.compile()
-        if distributed.world() > 1 and any(p.requires_grad for p in module.parameters()):
+        if dist.is_initialized() and any(p.requires_grad for p in module.parameters()):
             # Each rank keeps buffers of its own, as batch norm of one GPU wants it;
             # those of rank 0 are what is saved and evaluated.
-            module = DistributedDataParallel(
+            module = DistributedDataParallel(  # without device_ids, batches stay as they are
                 module,
-                device_ids=[self.device.index] if self.device.type == "cuda" else None,
                 broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                static_graph=self.learner.uniform,
             )
         return module
-
-    def _step(self, raw: Any) -> dict[str, Tensor]:
-        self._set_lr()
-        self.module.train()
-        batch = self.learner.prepare(raw, self.device)
-        with self._autocast():
-            loss, figures = self.trained(batch)
-        finite = _Finite(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        (broken,) = distributed.agree(not finite.check())
-        if broken:
-            raise NonFiniteLossError(self._keep(batch, float(loss.detach())))
-        if self.config.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.progress.step += 1
-        return {"loss": loss.detach(), **figures}
 
     def _record(self, figures: Mapping[str, Tensor], history: History) -> None:
         progress = self.progress
@@ -245,20 +221,27 @@ class _Loop:
             means = {name: float(total) / progress.summed for name, total in progress.sums.items()}
             self._reporter.report(progress.step, means)
             if row_due:
-                row = {**means, "lr": self.optimizer.param_groups[0]["lr"]}
+                row = {**means, "lr": self._lr(progress.step - 1)}
                 history.add(progress.step, progress.step / self.steps_per_epoch, row)
         if row_due:
             progress.sums, progress.summed = {}, 0
 
-    def _evaluate(self, history: History, *, done: bool) -> None:
-        step, learner = self.progress.step, self.learner
-        due = learner.evaluate_last if done else step % learner.evaluate_every == 0
-        if learner.evaluate is None or not due:
-            return
+    def _evaluation_due(self, *, done: bool) -> bool:
+        learner = self.learner
+        if learner.evaluate is None:
+            return False
+        if done:
+            return learner.evaluate_last
+        return self.progress.step % learner.evaluate_every == 0
+
+    def _evaluate(self, history: History) -> None:
+        assert self.learner.evaluate is not None
+        step = self.progress.step
         drawn = rng_state()
         self.module.eval()
-        with torch.no_grad(), self._autocast():
-            figures = learner.evaluate(step)
+        with torch.no_grad(), self.arithmetic.autocast(self.device):
+            figures = self.learner.evaluate(step)
+        self.module.train()
         set_rng_state(drawn)
         history.add(step, step / self.steps_per_epoch, figures)
         self._reporter.note(step, figures)
@@ -269,8 +252,9 @@ class _Loop:
             return
         state = {
             "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "momenta": momenta(self.optimizer),
             "scaler": self.scaler.state_dict(),
+            "arithmetic": self.arithmetic.told(),
             "rng": rngs,
             "sums": self.progress.sums,
             "summed": self.progress.summed,
@@ -279,107 +263,51 @@ class _Loop:
         save = self.checkpointer.finish if durable else self.checkpointer.save
         save(self.progress.step, state)
 
-    def _set_lr(self) -> None:
-        factor = lr_factor(
-            self.config.schedule, self.progress.step, self.total_steps, self.steps_per_epoch
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.scaled_lr * factor
+    def _lr(self, step: int | None = None) -> float:
+        """Return the learning rate of a step, by default of the coming one."""
+        at = self.progress.step if step is None else step
+        factor = lr_factor(self.config.schedule, at, self.total_steps, self.steps_per_epoch)
+        return self.config.scaled_lr * factor
 
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        for group in self.optimizer.param_groups:
-            yield from group["params"]
+    def _keep(self, broken: Broken | None) -> str:
+        """Save the batch that broke the loss of this rank, if any; return the error's message.
 
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
-        if kind is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, kind)
-
-    def _keep(self, batch: Batch, loss: float) -> str:
-        """Save the batch that broke the loss; return the message for the error."""
-        name = f"nonfinite/step-{self.progress.step}-rank-{distributed.rank()}.safetensors"
-        tensors = {key: value.cpu().contiguous() for key, value in batch.items()}
-        path = Path(f"{os.environ.get('TMPDIR', '/tmp')}/{os.getpid()}.safetensors")  # noqa: S108
-        save_file(tensors, path)
-        try:
-            self.store.put(path, name)
-        finally:
-            path.unlink()
-        return (
-            f"the loss became {loss} at step {self.progress.step} of {self.total_steps}; the "
-            f"weights are as they were before it. The batch is in {self.store.url}/{name}. "
-            f"Lower lr ({self.config.lr}), set clip ({self.config.clip}), or train with "
-            f"precision fp32 ({self.config.precision})"
-        )
+        Collective: every rank has the message of the first one whose loss broke.
+        """
+        message, store = None, self.checkpointer.store
+        if broken is not None:
+            name = f"nonfinite/step-{broken.step}-rank-{distributed.rank()}.safetensors"
+            tensors = {key: value.cpu().contiguous() for key, value in broken.batch.items()}
+            path = Path(f"{os.environ.get('TMPDIR', '/tmp')}/{os.getpid()}.safetensors")  # noqa: S108
+            save_file(tensors, path)
+            try:
+                store.put(path, name)
+            finally:
+                path.unlink()
+            message = (
+                f"the loss became {broken.loss} at step {broken.step} of {self.total_steps}; no "
+                f"checkpoint has been written since. The batch is in {store.url}/{name}. "
+                f"Lower lr ({self.config.lr}), set clip ({self.config.clip}), or train with "
+                f"precision fp32 ({self.arithmetic.precision})"
+            )
+        return next(filter(None, distributed.gather_objects(message)))
 
 
-class _Finite:
-    """Whether a loss is finite, found out without waiting for the backward pass."""
-
-    def __init__(self, loss: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if loss.is_cuda:
-            # Copied when the forward pass is done, while the backward pass runs.
-            self._value = torch.empty((), dtype=loss.dtype, pin_memory=True)
-            self._value.copy_(loss.detach(), non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-        else:
-            self._value = loss.detach()
-
-    def check(self) -> bool:
-        if self._event is not None:
-            self._event.synchronize()
-        return bool(torch.isfinite(self._value))
+def _choose_kernels(config: TrainingConfig, *, uniform: bool) -> None:
+    """Have cuDNN try its kernels where shapes repeat, or take only what gives the same bits."""
+    torch.backends.cudnn.benchmark = uniform and not config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
 
 
-class _Reporter:
-    """Tells how far a training is, about once a second."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total = total
-        self.started = time.monotonic()
-        self.first = done
-        self.last = 0.0
-
-    def due(self, step: int) -> bool:
-        return distributed.rank() == 0 and (time.monotonic() - self.last >= 1 or step == self.total)
-
-    def report(self, step: int, figures: Mapping[str, float]) -> None:
-        if not self.due(step):
-            return
-        now = self.last = time.monotonic()
-        rate = (step - self.first) / max(now - self.started, 1e-9)
-        shown = {name: round(value, 4) for name, value in figures.items()}
-        log.info(
-            "progress",
-            done=step,
-            total=self.total,
-            unit="steps",
-            per_second=round(rate, 2),
-            **shown,
-        )
-
-    def note(self, step: int, figures: Mapping[str, float]) -> None:
-        if distributed.rank() == 0:
-            shown = {name: round(value, 4) for name, value in figures.items()}
-            log.info("evaluated", step=step, **shown)
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into an event that the loop looks at after each step."""
-    event = threading.Event()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _too_large(config: TrainingConfig, step: int, error: Exception) -> ConfigError:
+    free, total = torch.cuda.mem_get_info()
+    share = -(-config.batch_size // distributed.world())
+    return ConfigError(
+        f"out of memory at step {step}: {share} image(s) of batch_size {config.batch_size} do not "
+        f"fit into this GPU ({torch.cuda.get_device_name()}, {total / 2**30:.0f} GiB, "
+        f"{free / 2**30:.1f} free). Lower batch_size, use more GPUs, or precision bf16 or fp16 "
+        f"instead of fp32; a checkpoint continues with as many processes only. "
+        f"({str(error).partition('. ')[0]})"
+    )

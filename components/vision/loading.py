@@ -16,7 +16,7 @@ from components.vision.decoding import Pixels, read_image
 from components.vision.image_sets import ImageSet
 from components.vision.quarantine import Quarantine
 from components.vision.reading import Reader
-from components.vision.sampling import EpochSampler
+from components.vision.sampling import EpochSampler, Sampler
 from components.vision.views import View, draw_view, view_generator
 
 Key = tuple[int, int]
@@ -135,7 +135,7 @@ class BatchLoader(Generic[B]):
     def __init__(
         self,
         dataset: Dataset[B],
-        sampler: EpochSampler,
+        sampler: Sampler,
         config: LoaderConfig,
         *,
         pin_memory: bool = False,
@@ -173,13 +173,23 @@ class BatchLoader(Generic[B]):
         """Steps of an epoch."""
         return self.sampler.steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[B]:
-        """Yield the batches of an epoch from a step on.
+    def epoch(self, epoch: int = 0, first_step: int = 0) -> Iterator[B]:
+        """Yield the batches of one epoch, from a step of it on.
 
         Raises:
             DataError: when more images are unreadable than the config tolerates.
         """
-        self._plan.epoch, self._plan.first_step = epoch, first_step
+        return self.between(epoch * self.steps + first_step, (epoch + 1) * self.steps)
+
+    def between(self, first: int, end: int) -> Iterator[B]:
+        """Yield the batches of steps `first` to `end` - 1, counted over all epochs.
+
+        Loading goes on from one epoch to the next without a pause.
+
+        Raises:
+            DataError: when more images are unreadable than the config tolerates.
+        """
+        self._plan.steps = range(first, end)
         for batch in self._loader:
             self.quarantine.add(batch.corrupt)
             yield batch
@@ -238,18 +248,18 @@ def make_loader(
 class _Plan:
     """The samples of the coming steps, as torch's loader wants to be told."""
 
-    def __init__(self, sampler: EpochSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
-        self.epoch = 0
-        self.first_step = 0
+        self.steps = range(sampler.steps)
 
     def __len__(self) -> int:
-        return self.sampler.steps - self.first_step
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch = self.epoch
-        for step in range(self.first_step, self.sampler.steps):
-            yield [(epoch, index) for index in self.sampler.indices(epoch, step).tolist()]
+        for step in self.steps:
+            epoch, step_of_epoch = divmod(step, self.sampler.steps)
+            indices = self.sampler.indices(epoch, step_of_epoch)
+            yield [(epoch, index) for index in indices.tolist()]
 
 
 def _as_it_is(batch: Any) -> Any:

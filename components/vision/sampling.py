@@ -1,6 +1,7 @@
 """Which images each process sees at each step, as a function of seed, epoch and step alone."""
 
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,22 @@ import numpy.typing as npt
 from components.core.errors import ConfigError
 
 Indices = npt.NDArray[np.int64]
+
+
+class Sampler(Protocol):
+    """Which images are dealt to one process.
+
+    Attributes:
+        length: Images in the set.
+        steps: Of an epoch.
+    """
+
+    length: int
+    steps: int
+
+    def indices(self, epoch: int, step: int) -> Indices:
+        """Return this rank's images of a step."""
+        ...
 
 
 class EpochSampler:
@@ -61,6 +78,39 @@ class EpochSampler:
             raise IndexError(f"step {step} of an epoch of {self.steps}")
         batch = self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         return np.array_split(batch, self.world)[self.rank]
+
+
+class AlikeSampler:
+    """Deals a set once, for measuring, in batches of images that are all of one kind.
+
+    Images of one size need no padding in a batch, which would change what is found in them.
+    """
+
+    def __init__(self, kinds: Indices, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
+        """Plan the batches.
+
+        Args:
+            kinds: Rows that are equal for images of one kind, (N, K).
+            batch_size: Images of a process's batch, at most.
+            rank: This process.
+            world: Processes; in the last step some may have no image.
+        """
+        self.length = len(kinds)
+        _, kind = np.unique(kinds, axis=0, return_inverse=True)
+        order = np.argsort(kind.ravel(), kind="stable")
+        alike = np.split(order, np.flatnonzero(np.diff(kind.ravel()[order])) + 1)
+        batches = [
+            group[first : first + batch_size]
+            for group in alike
+            for first in range(0, len(group), batch_size)
+        ]
+        batches.sort(key=lambda batch: int(batch[0]))  # as near to the set's order as can be
+        self.steps = -(-len(batches) // world)
+        self._own = batches[rank::world]
+
+    def indices(self, epoch: int, step: int) -> Indices:
+        """Return this rank's batch of a step, which may be empty in the last one."""
+        return self._own[step] if step < len(self._own) else np.empty(0, np.int64)
 
 
 class _Order:

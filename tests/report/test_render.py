@@ -252,6 +252,33 @@ def test_a_number_says_which_model_library_made_it(inaturalist: Table, measured:
         assert "detectron2 (MoCo IN-1M); torchvision 0.29 (random init.)" in text
 
 
+def test_a_number_says_in_what_and_on_what_it_was_trained(
+    inaturalist: Table, measured: Make
+) -> None:
+    v100, h200 = (
+        {"precision": precision, "device": device}
+        for precision, device in (("fp32", "Tesla V100"), ("bf16", "NVIDIA H200"))
+    )
+    keys = [inaturalist.cell(row, "r50", 0) for row in ("random", "moco_in1m")]
+    config = ReportConfig(tables=(inaturalist,))
+    one, two, none = (
+        summarise(
+            config,
+            {
+                key: measured(details=details, top1=61.0)
+                for key, details in zip(keys, both, strict=True)
+            },
+        )
+        for both in ((h200, h200), (v100, h200), ({}, {}))
+    )
+
+    for render in (_html, render_markdown):
+        assert "Trained in bf16 on NVIDIA H200" in render(one)
+        words = "bf16 on NVIDIA H200 (MoCo IN-1M); fp32 on Tesla V100 (random init.)"
+        assert f"Trained in {words}" in render(two)
+        assert "Trained in" not in render(none)
+
+
 def test_a_report_on_nothing_is_a_page_too() -> None:
     report = summarise(ReportConfig(), {})
 

@@ -58,6 +58,14 @@ def test_a_terminal_names_the_model_library_and_warns_of_two(lvis: Table, measur
     assert "Not comparable, of different model libraries: detectron2 (MoCo IN-1M, 1×" in texts[1]
 
 
+def test_a_terminal_says_in_what_numbers_were_trained(lvis: Table, measured: Make) -> None:
+    details = {"precision": "bf16", "device": "NVIDIA H200"}
+    found = {lvis.cell("moco_in1m", "1x", 0): measured(details=details, ap=1.0)}
+    text = summary_table_text(summarise(ReportConfig(tables=(lvis,)), found), width=200)
+
+    assert "trained in bf16 on NVIDIA H200\n" in text
+
+
 def test_the_miniature_has_no_difference_column(inaturalist: Table, measured: Make) -> None:
     found = {"inaturalist__random__r50__0": measured(top1=61.9)}
     text = summary_table_text(summarise(ReportConfig(scale="digits", tables=(inaturalist,)), found))

@@ -17,7 +17,8 @@ from components.core import log
 from components.core.main import guarded
 from components.training import distributed
 from components.training.config import Schedule, TrainingConfig
-from components.training.loop import Batch, Learner, Losses, train
+from components.training.learner import Batch, Learner, Losses
+from components.training.loop import train
 
 CONFIG = TrainingConfig(
     batch_size=8,
@@ -29,6 +30,7 @@ CONFIG = TrainingConfig(
 )
 
 PAUSE = float(os.environ.get("MOCO_TEST_PAUSE", "0"))  # seconds before each batch
+DROPOUT = float(os.environ.get("MOCO_TEST_DROPOUT", "0.3"))
 
 
 class Batches:
@@ -39,8 +41,8 @@ class Batches:
         self.batch_size = config.batch_size
         self.poison = poison
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        for step in range(first_step, self.steps):
+    def between(self, first: int, end: int) -> Iterator[Batch]:
+        for epoch, step in (divmod(number, self.steps) for number in range(first, end)):
             generator = torch.Generator().manual_seed(1000 * epoch + step)
             images = torch.randn(self.batch_size, 3, 8, 8, generator=generator)
             labels = torch.randint(0, 4, (self.batch_size,), generator=generator)
@@ -69,7 +71,8 @@ class Model(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def weight_norm(self) -> Tensor:
-        return torch.nn.utils.parameters_to_vector(self.parameters()).square().sum().sqrt()
+        squares = [parameter.square().sum() for parameter in self.parameters()]
+        return torch.stack(squares).sum().sqrt()
 
     def forward(self, batch: Batch) -> Losses:
         self.seen += len(batch["labels"])
@@ -78,7 +81,7 @@ class Model(nn.Module):
         return nn.functional.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}
 
 
-def to_device(raw: Any, device: torch.device) -> Batch:
+def to_device(raw: Any, device: torch.device, _: int) -> Batch:
     return {name: tensor.to(device) for name, tensor in raw.items()}
 
 
@@ -86,7 +89,7 @@ def work(
     config: TrainingConfig,
     folder: str,
     steps: int = 28,
-    dropout: float = 0.3,
+    dropout: float = DROPOUT,
     norm: bool = True,
     poison: int | None = None,
     evaluate_every: int = Batches.steps,
@@ -107,8 +110,9 @@ def work(
         prepare=to_device,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
+        uniform=True,
     )
-    train(
+    trained = train(
         learner,
         config,
         total_steps=steps,
@@ -116,8 +120,9 @@ def work(
         identity={"config": json.loads(config.to_json())},
         output=output,
     )
+    Path(folder, "told.json").write_text(json.dumps(dict(trained.told)))
     weights = Path(folder, f"weights-{distributed.rank()}.safetensors")
-    save_file(module.state_dict(), weights)
+    save_file({name: t.contiguous() for name, t in module.state_dict().items()}, weights)
     return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
@@ -125,8 +130,9 @@ if __name__ == "__main__":
     log.configure()
     torch.set_num_threads(1)
     processes, poison = int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None
+    config = CONFIG.derive(**json.loads(os.environ.get("MOCO_TEST_CONFIG", "{}")))
     sys.exit(
         guarded(
-            lambda: print(distributed.launch(processes, work, CONFIG, sys.argv[1], poison=poison))
+            lambda: print(distributed.launch(processes, work, config, sys.argv[1], poison=poison))
         )
     )
