@@ -10,6 +10,9 @@ from components.vision.config import EvaluationConfig
 from components.vision.device import finish_views
 from components.vision.loading import Loader
 
+_SIMILARITIES = 1 << 28  # numbers at a time: 1 GiB
+_BLOCK = 64  # neighbours in the bank whose best one is looked at first
+
 
 def knn_predict(
     queries: Tensor,
@@ -19,7 +22,7 @@ def knn_predict(
     classes: int,
     neighbours: int = 200,
     temperature: float = 0.07,
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> Tensor:
     """Classify features by a weighted vote of their nearest neighbours.
 
@@ -30,20 +33,76 @@ def knn_predict(
         classes: Number of classes.
         neighbours: How many vote; all of the bank if it has fewer.
         temperature: A vote weighs exp(similarity / temperature).
-        chunk: Queries that are compared at a time; bounds memory to chunk × N.
+        chunk: Queries that are compared at a time; as many as need 1 GiB by default.
 
     Returns:
         Predicted classes, (Q,).
     """
     neighbours = min(neighbours, len(bank))
+    similar = _Similarity(bank)
     predictions = []
-    for part in queries.split(chunk):
-        similarity, nearest = (part @ bank.T).topk(neighbours, dim=1, sorted=False)
-        weights = torch.exp(similarity.float() / temperature)
+    for part in queries.split(chunk or max(1, _SIMILARITIES // len(bank))):
+        similarity, nearest = _largest(similar(part), neighbours)
+        weights = torch.exp(similarity / temperature)
         votes = weights.new_zeros(len(part), classes)
-        votes.scatter_add_(1, labels[nearest], weights)
+        if votes.is_cuda and torch.are_deterministic_algorithms_enabled():
+            rows = torch.arange(len(part), device=votes.device)[:, None]
+            votes.index_put_((rows, labels[nearest]), weights, accumulate=True)
+        else:
+            votes.scatter_add_(1, labels[nearest], weights)
         predictions.append(votes.argmax(1))
     return torch.cat(predictions)
+
+
+class _Similarity:
+    """Products of unit vectors with those of a bank, as exact as single precision has them.
+
+    A GPU's matrix units multiply half precision, which would change votes. A number as the sum of
+    two halves has all of its digits, and three products of them are still several times as fast.
+    """
+
+    SCALE = 64.0  # so that the lower half is not among the smallest numbers, which lack digits
+
+    def __init__(self, bank: Tensor) -> None:
+        self._columns = bank.float().T
+        if bank.is_cuda:
+            high, low = self._halves(bank)
+            self._columns = torch.cat([high, low, high], 1).T
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Return the similarity of each query to each entry, (Q, N), float32."""
+        if not queries.is_cuda:
+            return queries.float() @ self._columns
+        high, low = self._halves(queries)
+        rows = torch.cat([high, high, low], 1)
+        return torch.mm(rows, self._columns, out_dtype=torch.float32).div_(self.SCALE**2)
+
+    def _halves(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = vectors.float() * self.SCALE
+        high = scaled.half()
+        return high, (scaled - high.float()).half()
+
+
+def _largest(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest numbers of each row, in any order, and their places, (Q, count) each.
+
+    They are in no more blocks than there are of them: those whose best is largest. To sort out
+    these takes one pass over all numbers, and a selection among few.
+    """
+    rows, columns = similarity.shape
+    blocks = columns // _BLOCK
+    if blocks <= count:
+        largest = similarity.topk(count, dim=1, sorted=False)
+        return largest.values, largest.indices
+    whole = similarity[:, : blocks * _BLOCK].unflatten(1, (blocks, _BLOCK))
+    chosen = whole.amax(2).topk(count, dim=1, sorted=False).indices
+    candidates = whole.gather(1, chosen[..., None].expand(-1, -1, _BLOCK))
+    places = chosen[..., None] * _BLOCK + torch.arange(_BLOCK, device=similarity.device)
+    rest = torch.arange(blocks * _BLOCK, columns, device=similarity.device).expand(rows, -1)
+    candidates = torch.cat([candidates.flatten(1), similarity[:, blocks * _BLOCK :]], 1)
+    places = torch.cat([places.flatten(1), rest], 1)
+    largest = candidates.topk(count, dim=1, sorted=False)
+    return largest.values, places.gather(1, largest.indices)
 
 
 @dataclass

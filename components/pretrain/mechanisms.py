@@ -5,14 +5,15 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.pretrain import PretrainConfig
-from components.pretrain.batch_norm import shuffle_across_gpus, unshuffle, use_sub_batches
 from components.training.distributed import gather, rank, world
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 from components.vision.backbones import build_backbone
+from components.vision.norm import use_sub_batches
 
 
 class Encoder(nn.Module):
@@ -37,10 +38,16 @@ class Encoder(nn.Module):
 
 
 class Mechanism(nn.Module, ABC):
-    """What the mechanisms share: a query encoder, the loss of Eq. 1, and a count of steps.
+    """What the mechanisms share: a query encoder, and the loss of Eq. 1.
 
-    It is called with a batch of `query` and `key` views, (N, 3, H, W) each, and the
-    `index` of each sample in the data set, (N,).
+    It is called with a batch that `components.pretrain.train` prepares:
+
+    | key | |
+    |---|---|
+    | `query`, `key` | views, normalised, (N, 3, H, W); keys may be of other images than queries |
+    | `places` | where in the global batch's keys those of its images are, (N * world,), if dealt |
+    | `index` | of each sample in the data set, (N,) |
+    | `drawn` | samples whose entries are a memory bank's negatives, (K,) |
     """
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -48,15 +55,6 @@ class Mechanism(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.query = Encoder(config)
-        self.steps = 0
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the count of steps, from which every random choice of a step is drawn."""
-        return {"steps": self.steps}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the count of steps."""
-        self.steps = state["steps"]
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the encoders; what is around them talks to other processes."""
@@ -66,7 +64,6 @@ class Mechanism(nn.Module, ABC):
     def forward(self, batch: Batch) -> Losses:
         """Return the loss and the pretext accuracy, in percent."""
         logits, targets = self.contrast(batch)
-        self.steps += 1
         loss = F.cross_entropy(logits, targets)
         accuracy = (logits.detach().argmax(1) == targets).float().mean() * 100
         return loss, {"pretext_accuracy": accuracy}
@@ -75,29 +72,34 @@ class Mechanism(nn.Module, ABC):
     def contrast(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits over keys, (N, keys), and the index of each positive, (N,)."""
 
-    def keys(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Encode the key views, shuffled across GPUs and sub-batches if the config says so."""
-        if self.config.shuffle != "shuffled":
-            keys: Tensor = encoder(images)
-            return keys
-        shuffled, permutation = shuffle_across_gpus(images, self.step_seed())
-        return unshuffle(encoder(shuffled), permutation)
 
-    def step_seed(self) -> int:
-        """Return the seed of this step's random choices, the same on every rank."""
-        return (self.config.seed << 32) + self.steps
+def keys_of_all(encoder: Encoder, batch: Batch) -> Tensor:
+    """Encode the key views; return those of all ranks by image, (N * world, dim). Collective.
+
+    Gradients flow back to each rank's encoder, if it learns.
+    """
+    keys: Tensor = _Gather.apply(encoder(batch["key"]))
+    return keys[batch["places"]] if "places" in batch else keys
+
+
+def own_share(rows: Tensor) -> Tensor:
+    """Return this rank's part of the rows of all ranks, (N * world, ...) to (N, ...)."""
+    size = len(rows) // world()
+    return rows[rank() * size : (rank() + 1) * size]
 
 
 class MomentumContrast(Mechanism):
     """MoCo: keys of past batches in a queue, from an encoder that follows slowly (Sec. 3.2)."""
 
     queue: Tensor
+    oldest: Tensor
 
     def __init__(self, config: PretrainConfig) -> None:
         """Start with equal encoders and a queue of random unit vectors."""
         super().__init__(config)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(config.negatives, config.dim), dim=1))
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
 
     def contrast(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compare queries with their keys and with the queue: (N, 1 + K), positives at 0.
@@ -108,13 +110,13 @@ class MomentumContrast(Mechanism):
         queries = self.query(batch["query"])
         with torch.no_grad():
             self.follow()
-            keys = self.keys(self.key, batch["key"])
+            keys = keys_of_all(self.key, batch)
         with torch.autocast(queries.device.type, enabled=False):
-            positive = (queries * keys).sum(1, keepdim=True)
+            positive = (queries * own_share(keys)).sum(1, keepdim=True)
             # A copy, because the queue changes before the backward pass reads it.
             negative = queries @ self.queue.clone().T
             logits = torch.cat([positive, negative], 1) / self.config.temperature
-        self.enqueue(gather(keys))
+        self.enqueue(keys)
         return logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)
 
     @torch.no_grad()
@@ -127,8 +129,9 @@ class MomentumContrast(Mechanism):
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Replace the oldest entries of the queue by the keys of all ranks, (N * world, dim)."""
-        first = self.steps * len(keys) % len(self.queue)
-        self.queue[first : first + len(keys)] = keys
+        places = self.oldest + torch.arange(len(keys), device=keys.device)
+        self.queue.index_copy_(0, places % len(self.queue), keys)
+        self.oldest.add_(len(keys)).remainder_(len(self.queue))
 
 
 class EndToEnd(Mechanism):
@@ -142,21 +145,11 @@ class EndToEnd(Mechanism):
     def contrast(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compare this rank's queries with the keys of all ranks: (N, N * world)."""
         queries = self.query(batch["query"])
-        keys = self.keys(self.key, batch["key"])
+        keys = keys_of_all(self.key, batch)
         with torch.autocast(queries.device.type, enabled=False):
-            logits = queries @ _gather_with_gradient(keys).T / self.config.temperature
+            logits = queries @ keys.T / self.config.temperature
         own = torch.arange(len(queries), device=queries.device)
         return logits, own + rank() * len(queries)
-
-    def keys(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Encode the key views like the other mechanisms, with gradients through the shuffle."""
-        if self.config.shuffle != "shuffled":
-            keys: Tensor = encoder(images)
-            return keys
-        shuffled, permutation = shuffle_across_gpus(images, self.step_seed())
-        everything = _gather_with_gradient(encoder(shuffled))
-        mine = torch.argsort(permutation)[rank() * len(images) : (rank() + 1) * len(images)]
-        return everything[mine]
 
 
 class MemoryBank(Mechanism):
@@ -180,12 +173,10 @@ class MemoryBank(Mechanism):
         """
         queries = self.query(batch["query"])
         indices = batch["index"]
-        generator = torch.Generator().manual_seed(self.step_seed())
-        drawn = torch.randint(len(self.bank), (self.config.negatives,), generator=generator)
         with torch.autocast(queries.device.type, enabled=False):
             entries = self.bank[indices]
             positive = (queries * entries).sum(1, keepdim=True)
-            negative = queries @ self.bank[drawn.to(queries.device)].T
+            negative = queries @ self.bank[batch["drawn"]].T
             logits = torch.cat([positive, negative], 1) / self.config.temperature
         with torch.no_grad():
             moved = torch.lerp(queries.detach(), entries, self.config.bank_momentum)
@@ -207,10 +198,16 @@ def build_mechanism(config: PretrainConfig, samples: int) -> Mechanism:
     return MemoryBank(config, samples)
 
 
-def _gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Concatenate (N, D) of all ranks, gradients flowing back to each. Collective."""
-    if world() == 1:
-        return tensor
-    from torch.distributed.nn.functional import all_gather
+class _Gather(torch.autograd.Function):
+    """Concatenate (N, D) of all ranks, gradients flowing back to each."""
 
-    return torch.cat(list(all_gather(tensor)))
+    @staticmethod
+    def forward(_: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        if dist.is_initialized():
+            dist.all_reduce(total)  # every rank's loss depends on every key
+        return own_share(total)

@@ -1,95 +1,92 @@
-"""Batch norm of the paper's GPUs on however many there are: sub-batches, and shuffling them."""
+"""Shuffling batch norm (Sec. 3.3, Appendix A.9): which images share batch statistics is random.
+
+With per-GPU batch norm a query and its positive key would share statistics, and the model could
+match them by that signature alone. The keys' images are dealt anew to GPUs, and to the virtual
+sub-batches in each, before they are encoded. All ranks know how, so each image travels once, as
+bytes, before anything is computed of it: 7/8 of a share on 8 GPUs, where gathering all images as
+float32 on every GPU would be 8 shares of four times the size.
+"""
+
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
-from components.training.distributed import gather, rank, world
+from components.training.distributed import exchange, rank, world
+from components.vision.batch import Batch, Colours
+
+_STEPS = 5  # colour operations of a view, at most: four jitters and grayscale
 
 
-class SubBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with statistics of each virtual sub-batch.
+def draw_order(count: int, seed: int) -> Tensor:
+    """Draw who gets which images: a permutation of the global batch, (count,), the same everywhere.
 
-    In training, images (N, C, H, W) are normalised in N / `sub_batch` groups of
-    neighbours, as if each group were on a GPU of its own (Appendix A.9). In
-    evaluation it is plain batch norm.
-
-    The running statistics take in every group in turn; the momentum of one group
-    is chosen so that the past fades by the usual amount in a whole step.
+    The first rank's share is of the images at its first places.
     """
-
-    sub_batch: int = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W); in training `sub_batch` must divide N."""
-        groups = images.shape[0] // self.sub_batch
-        if not self.training or groups <= 1:
-            return super().forward(images)
-        if images.shape[0] % self.sub_batch:
-            raise ValueError(
-                f"a batch of {images.shape[0]} cannot be split into sub-batches of {self.sub_batch}"
-            )
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        momentum = 1 - (1 - self.momentum) ** (1 / groups)
-        return torch.cat(
-            [
-                F.batch_norm(
-                    group,
-                    self.running_mean,
-                    self.running_var,
-                    self.weight,
-                    self.bias,
-                    training=True,
-                    momentum=momentum,
-                    eps=self.eps,
-                )
-                for group in images.split(self.sub_batch)
-            ]
-        )
+    # On the CPU, whose generator gives the same numbers beside any GPU.
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def use_sub_batches(module: nn.Module, sub_batch: int) -> None:
-    """Give every 2-d batch norm of a module statistics of sub-batches, in place.
-
-    Parameters, buffers and their names stay as they are.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.__class__ = SubBatchNorm2d
-            layer.sub_batch = sub_batch  # type: ignore[assignment]
-
-
-def shuffle_across_gpus(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Deal each GPU, and each virtual sub-batch in it, a random share of the global batch.
-
-    With per-GPU batch norm a query and its positive key would share batch
-    statistics, and the model could match them by that signature alone
-    (Appendix A.9). Collective: every rank must call it with the same seed.
+def deal_view(raw: Batch, number: int, order: Tensor, device: torch.device) -> Batch:
+    """Bring a batch to a device, one view of all ranks' images dealt anew. Collective.
 
     Args:
-        images: This rank's images, (N, 3, H, W).
-        seed: Of this step's permutation; the ranks agree on it without a message.
+        raw: This rank's, in main memory.
+        number: Of the view, whose colour operations are dealt with it.
+        order: From `draw_order`, for the global batch.
+        device: Where the batch goes.
+    """
+    batch = raw.to(device)
+    views, colours = list(batch.views), list(batch.colours)
+    pixels = views[number].permute(0, 2, 3, 1)  # as they lie in memory
+    views[number] = deal(pixels, order).permute(0, 3, 1, 2)
+    if colours and dist.is_initialized():
+        colours[number] = _deal_colours(raw.colours[number], order, device)
+    elif colours:
+        one = colours[number]
+        colours[number] = Colours(deal(one.mix, order), deal(one.hue, order), deal(one.blur, order))
+    return replace(batch, views=tuple(views), colours=tuple(colours))
+
+
+def deal(rows: Tensor, order: Tensor) -> Tensor:
+    """Give this rank its share of all ranks' rows, in the order of `order`. Collective.
+
+    Args:
+        rows: This rank's, (N, ...).
+        order: A permutation of all ranks' rows, (N * world,), on the CPU, the same on every rank.
 
     Returns:
-        This rank's share, (N, 3, H, W), and the permutation that `unshuffle` needs,
-        (N * world,).
+        (N, ...).
     """
-    everything = gather(images)
-    # On the CPU, whose generator gives the same numbers beside any GPU.
-    generator = torch.Generator().manual_seed(seed)
-    permutation = torch.randperm(len(everything), generator=generator).to(
-        images.device, non_blocking=True
+    if not dist.is_initialized():
+        return rows[order.to(rows.device, non_blocking=True)]
+    size = len(rows)
+    owners = order // size
+    wanted = owners[rank() * size : (rank() + 1) * size]
+    # In `order` those who receive stand one after the other, as `exchange` wants what is sent.
+    sent = owners == rank()
+    arrived = exchange(
+        rows[(order[sent] % size).to(rows.device, non_blocking=True)],
+        sent.view(world(), size).sum(1).tolist(),
+        torch.bincount(wanted, minlength=world()).tolist(),
     )
-    return everything[_share(permutation, len(images))], permutation
+    # What arrives stands by sender; a stable sort of the senders tells for which place it is.
+    places = torch.argsort(torch.argsort(wanted, stable=True))
+    return arrived[places.to(rows.device, non_blocking=True)]
 
 
-def unshuffle(features: Tensor, permutation: Tensor) -> Tensor:
-    """Undo `shuffle_across_gpus` for features, (N, D), of the images it returned. Collective."""
-    return gather(features)[_share(torch.argsort(permutation), len(features))]
-
-
-def _share(indices: Tensor, size: int) -> Tensor:
-    """Return this rank's part of indices into the global batch, (N * world,) to (N,)."""
-    return indices[rank() * size : (rank() + 1) * size] if world() > 1 else indices
+def _deal_colours(colours: Colours, order: Tensor, device: torch.device) -> Colours:
+    """Deal the numbers of colour operations, which the processors talk about."""
+    numbers = torch.cat([colours.mix, colours.hue[..., None]], 2)
+    nothing = torch.tensor([1.0, 0, 0, 0, 0])
+    missing = _STEPS - numbers.shape[1]  # views of other ranks may have more operations
+    numbers = torch.cat([numbers, nothing.expand(len(numbers), missing, 5)], 1)
+    numbers = deal(numbers, order)
+    used = int((numbers != nothing).any(2).any(0).sum())
+    mix, hue = numbers[:, :used].split((4, 1), dim=2)
+    return Colours(
+        mix=mix.contiguous().to(device, non_blocking=True),
+        hue=hue[..., 0],
+        blur=deal(colours.blur, order),
+    )

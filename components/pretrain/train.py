@@ -15,13 +15,14 @@ from components.core.metrics import Metrics, write_metrics
 from components.pretrain import KnnConfig, PretrainConfig
 from components.pretrain.knn import KnnMonitor
 from components.pretrain.mechanisms import Mechanism, build_mechanism
+from components.pretrain.shuffling import deal_view, draw_order
 from components.training import distributed
-from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
-from components.training.loop import Batch, Learner, train
+from components.training.learner import Batch, Learner
+from components.training.loop import Trained, train
+from components.training.machine import check_machine
 from components.vision.backbones import write_encoder
 from components.vision.batch import Batch as Images
-from components.vision.config import AugmentationConfig
 from components.vision.device import finish_views
 from components.vision.image_sets import read_image_set
 
@@ -39,6 +40,10 @@ def run(job: Job[PretrainConfig]) -> None:
             "knn: images without classes have nothing to vote on; give ImageNet folders with "
             "--mount.monitor, or set knn to null"
         )
+    # Where a process has more than a sub-batch, it has whole ones.
+    share = config.batch_size // distributed.planned_world(config.processes)
+    split = config.shuffle != "none" and share > config.sub_batch
+    check_machine(config, config.sub_batch if split else 1)
     job.facts.update(distributed.launch(config.processes, pretrain, job, monitor))
 
 
@@ -53,7 +58,6 @@ def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]
         Facts for the manifest.
     """
     config, metrics = job.config, job.output("metrics")
-    _check_shares(config)
     images = read_image_set(config.data, job.input("data"), "train")
     torch.manual_seed(config.seed)
     mechanism = build_mechanism(config, len(images))
@@ -69,11 +73,12 @@ def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]
     learner = Learner(
         module=mechanism,
         batches=loader,
-        prepare=partial(_prepare, config.augmentation),
+        prepare=partial(_prepare, config, len(images)),
         evaluate=None if monitor is None else partial(_measure, monitor, mechanism),
         evaluate_every=(config.knn.every if config.knn else 1) * loader.steps,
+        uniform=True,
     )
-    history = train(
+    trained = train(
         learner,
         config,
         total_steps=config.epochs * loader.steps,
@@ -84,24 +89,28 @@ def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]
     corrupt = corrupt_images(loader)
     if distributed.rank() == 0:
         _write_encoder(mechanism, config, job.output("encoder"))
-        write_metrics(metrics, _metrics(history, len(images), corrupt))
-    return {"corrupt_images": len(corrupt)}
+        write_metrics(metrics, _metrics(trained, len(images), corrupt))
+    return {"corrupt_images": len(corrupt), **trained.told}
 
 
-def _check_shares(config: PretrainConfig) -> None:
-    share, rest = divmod(config.batch_size, distributed.world())
-    if rest or (config.shuffle != "none" and share > config.sub_batch and share % config.sub_batch):
-        raise ConfigError(
-            f"batch_size {config.batch_size} over {distributed.world()} processes cannot be split "
-            f"into sub-batches of {config.sub_batch}; choose a batch_size that is a multiple of "
-            f"{distributed.world() * config.sub_batch}"
-        )
-
-
-def _prepare(augmentation: AugmentationConfig, images: Images, device: torch.device) -> Batch:
-    images = images.to(device)
-    query, key = finish_views(images, augmentation)
-    return {"query": query, "key": key, "index": images.indices}
+def _prepare(
+    config: PretrainConfig, samples: int, raw: Images, device: torch.device, step: int
+) -> Batch:
+    """Make what `Mechanism` wants; all that is random about a step is drawn from its number."""
+    seed = (config.seed << 32) + step
+    if config.mechanism == "memory_bank":
+        query, _ = finish_views(raw.to(device), config.augmentation)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(samples, (config.negatives,), generator=generator)
+        index = raw.indices.to(device, non_blocking=True)
+        return {"query": query, "index": index, "drawn": drawn.to(device, non_blocking=True)}
+    if config.shuffle != "shuffled":
+        query, key = finish_views(raw.to(device), config.augmentation)
+        return {"query": query, "key": key}
+    order = draw_order(len(raw) * distributed.world(), seed)
+    query, key = finish_views(deal_view(raw, 1, order, device), config.augmentation)
+    places = torch.argsort(order).to(device, non_blocking=True)
+    return {"query": query, "key": key, "places": places}
 
 
 def _monitor(
@@ -145,11 +154,11 @@ def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -
     write_encoder(folder, encoder.backbone, encoder.head, card)
 
 
-def _metrics(history: History, images: int, corrupt: list[dict[str, str]]) -> Metrics:
+def _metrics(trained: Trained, images: int, corrupt: list[dict[str, str]]) -> Metrics:
     names = ("loss", "pretext_accuracy", "knn_accuracy")
-    curves = {name: curve for name in names if (curve := history.curve(name))}
+    curves = {name: curve for name in names if (curve := trained.history.curve(name))}
     return Metrics(
         values={name: curve[-1][1] for name, curve in curves.items()},
         curves=curves,
-        details={"training_images": images, "corrupt_images": [*corrupt]},
+        details={"training_images": images, "corrupt_images": [*corrupt], **trained.told},
     )

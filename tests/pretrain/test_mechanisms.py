@@ -10,8 +10,14 @@ from torch import Tensor
 from components.core.config import parse_config
 from components.core.errors import ConfigError
 from components.pretrain import PretrainConfig, moco_v2_config
-from components.pretrain.batch_norm import SubBatchNorm2d, shuffle_across_gpus, unshuffle
-from components.pretrain.mechanisms import EndToEnd, MemoryBank, MomentumContrast, build_mechanism
+from components.pretrain.mechanisms import (
+    EndToEnd,
+    MemoryBank,
+    MomentumContrast,
+    build_mechanism,
+    keys_of_all,
+)
+from components.pretrain.shuffling import draw_order
 
 SMALL = PretrainConfig(
     architecture="resnet_digits",
@@ -29,7 +35,14 @@ def views(seed: int = 0, count: int = 8) -> dict[str, Tensor]:
         "query": torch.randn(count, 3, 24, 24, generator=generator),
         "key": torch.randn(count, 3, 24, 24, generator=generator),
         "index": torch.randperm(50, generator=generator)[:count],
+        "drawn": torch.randint(50, (24,), generator=generator),
     }
+
+
+def dealt(batch: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Deal the key views of one process anew, as the stage does."""
+    order = draw_order(len(batch["key"]), seed)
+    return {**batch, "key": batch["key"][order], "places": torch.argsort(order)}
 
 
 def moco(**changes: object) -> MomentumContrast:
@@ -51,7 +64,6 @@ def test_the_queue_is_first_in_first_out() -> None:
     mechanism = moco()
     seen = []
     for step in range(5):
-        mechanism.steps = step
         keys = torch.full((8, 16), float(step))
         mechanism.enqueue(keys)
         seen.append(keys)
@@ -106,7 +118,7 @@ def test_no_gradient_reaches_keys_or_queue() -> None:
 
 def test_end_to_end_learns_through_both_encoders() -> None:
     torch.manual_seed(0)
-    mechanism = EndToEnd(SMALL.derive(mechanism="end_to_end")).train()
+    mechanism = EndToEnd(SMALL.derive(mechanism="end_to_end", shuffle="plain")).train()
     batch = views()
     twin = copy.deepcopy(mechanism)
     logits, targets = mechanism.contrast(batch)
@@ -115,7 +127,7 @@ def test_end_to_end_learns_through_both_encoders() -> None:
     F.cross_entropy(logits, targets).backward()
     assert all(parameter.grad is not None for parameter in mechanism.key.parameters())
     queries = twin.query(batch["query"])
-    keys = twin.keys(twin.key, batch["key"])
+    keys = twin.key(batch["key"])
     torch.testing.assert_close(logits, queries @ keys.T / SMALL.temperature)
 
 
@@ -135,63 +147,27 @@ def test_the_memory_bank_moves_only_the_entries_of_the_batch() -> None:
     assert torch.equal(mechanism.bank[others], before[others])
 
 
-def test_sub_batches_are_normalised_as_if_alone() -> None:
-    torch.manual_seed(0)
-    norm = SubBatchNorm2d(6)
-    norm.sub_batch = 4
-    images = torch.randn(12, 6, 5, 5) * torch.arange(1, 13).view(12, 1, 1, 1)
-    plain = torch.nn.BatchNorm2d(6)
-    expected = torch.cat([copy.deepcopy(plain)(part) for part in images.split(4)])
-    torch.testing.assert_close(norm(images), expected)
-
-
-def test_running_statistics_forget_as_fast_as_plain_batch_norm() -> None:
-    torch.manual_seed(0)
-    norm = SubBatchNorm2d(3)
-    norm.sub_batch = 2
-    plain = torch.nn.BatchNorm2d(3)
-    images = torch.randn(2, 3, 4, 4).repeat(4, 1, 1, 1)  # every sub-batch has equal statistics
-    norm(images)
-    plain(images[:2])
-    assert norm.running_mean is not None
-    torch.testing.assert_close(norm.running_mean, plain.running_mean)
-    torch.testing.assert_close(norm.running_var, plain.running_var)
-    norm.eval()
-    torch.testing.assert_close(norm(images), plain.eval()(images))
-
-
-def test_shuffling_deals_every_image_once_and_is_undone() -> None:
-    images = torch.arange(16.0).view(16, 1).repeat(1, 3)
-    dealt, permutation = shuffle_across_gpus(images, seed=3)
-    assert not torch.equal(dealt, images)
-    assert sorted(dealt[:, 0].tolist()) == list(range(16))
-    assert torch.equal(unshuffle(dealt, permutation), images)
-    again, _ = shuffle_across_gpus(images, seed=3)
-    assert torch.equal(dealt, again)
-
-
 def test_shuffling_changes_which_images_share_statistics_but_not_their_order() -> None:
     batch = views()
-    plain, shuffled = moco(shuffle="plain"), moco(shuffle="shuffled")
+    mechanism = moco()
     with torch.no_grad():
-        in_order = plain.keys(plain.key, batch["key"])
-        dealt = shuffled.keys(shuffled.key, batch["key"])
-        shuffled.key.eval()
-        plain.key.load_state_dict(shuffled.key.state_dict())
-        plain.key.eval()
+        in_order = keys_of_all(mechanism.key, batch)
+        shuffled = keys_of_all(mechanism.key, dealt(batch))
+        mechanism.key.eval()
         torch.testing.assert_close(
-            plain.keys(plain.key, batch["key"]), shuffled.keys(shuffled.key, batch["key"])
+            keys_of_all(mechanism.key, batch), keys_of_all(mechanism.key, dealt(batch))
         )
-    assert not torch.allclose(in_order, dealt)
+    assert not torch.allclose(in_order, shuffled)
 
 
-def test_steps_are_part_of_the_state() -> None:
+def test_where_the_queue_stands_is_part_of_the_state() -> None:
     mechanism = moco()
     mechanism(views())
     again = moco()
     again.load_state_dict(mechanism.state_dict())
-    assert again.steps == 1
-    assert again.step_seed() == mechanism.step_seed()
+    keys = torch.ones(8, 16)
+    again.enqueue(keys)
+    assert torch.equal(again.queue[8:16], keys)
 
 
 @pytest.mark.parametrize(

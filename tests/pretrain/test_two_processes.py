@@ -13,8 +13,6 @@ def test_two_processes_equal_two_virtual_sub_batches(mechanism: str) -> None:
     config = SMALL.derive(mechanism=mechanism, shuffle="shuffled", sub_batch=4)
     one = distributed.launch(1, contrast_once, config, views())
     two = distributed.launch(2, contrast_once, config, views())
-    assert two["undone"]
-    assert two["mixed"]
     for key in ("logits", "gradient"):
         torch.testing.assert_close(
             torch.from_numpy(two[key]), torch.from_numpy(one[key]), rtol=1e-4, atol=1e-5
