@@ -6,10 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: help run setup setup-dev test check lint types contracts unit servers images detectron2 bench golden lock clean
+.PHONY: help run setup setup-dev test check lint types contracts unit servers test-gpu bench-gpu gpu-packages images detectron2 bench golden lock clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: setup  ## set up, then run one column of each kind of task, in miniature on handwritten digits
 	$(BIN)/moco run first_look --scale digits
@@ -39,6 +39,24 @@ servers: setup-dev  ## build the servers and tools that tests talk to, where Go 
 	@$(BIN)/python -m tests.servers.minio build || echo "no MinIO server: the store's S3 tests will be skipped"
 	@$(BIN)/python -m tests.servers.toxiproxy build || echo "no toxiproxy: the store's network tests will be skipped"
 	@$(BIN)/python -m tests.servers.helm build || echo "no Helm: the chart's tests will be skipped"
+
+# A machine with a torch of its own, and no way to a package index: WHEELS=FOLDER with what it lacks,
+# PYTHON=python3. Nothing of it is replaced, and no environment made; build/wheels takes the wheels.
+ifdef WHEELS
+ON_GPU := PYTHONPATH=$(abspath build/wheels) $(PYTHON)
+gpu-packages:
+	$(PYTHON) -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --upgrade \
+	  --target build/wheels $(WHEELS)/*.whl
+else
+ON_GPU := $(BIN)/python
+gpu-packages: $(VENV)/.bench
+endif
+
+test-gpu: gpu-packages  ## the tests that need a GPU, in under 4 minutes; ARGS='-k NAME' chooses
+	$(ON_GPU) -m pytest -n auto --maxprocesses 8 --dist worksteal tests/gpu tests/vision/test_kernels.py $(ARGS)
+
+bench-gpu: gpu-packages  ## measure on a GPU against peers, 8 minutes; ARGS=ROW chooses
+	$(ON_GPU) -m tests.benchmarks.gpu $(ARGS)
 
 # Needs no environment: Python 3.11 or later, and Docker or Podman.
 images:  ## build the container images; images/README.md says how to push them

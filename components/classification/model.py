@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 from components.vision.backbones import Backbone
 
 

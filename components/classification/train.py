@@ -18,7 +18,9 @@ from components.core.metrics import Metrics, write_metrics
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
-from components.training.loop import Batch, Learner, train
+from components.training.learner import Batch, Learner
+from components.training.loop import train
+from components.training.machine import check_machine
 from components.vision.backbones import load_backbone, read_card, write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig, EvaluationConfig
@@ -33,6 +35,7 @@ CURVES = ("loss", "training_top1", "top1", "top5", "validation_loss")
 
 def run(job: Job[ClassificationConfig]) -> None:
     """Train a classifier, in as many processes as there are GPUs."""
+    check_machine(job.config)
     _check_normalisation(job.config, job.input("backbone"))
     job.facts.update(distributed.launch(job.config.processes, classify, job))
 
@@ -58,8 +61,9 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
         prepare=partial(_prepare, config.augmentation),
         evaluate=lambda _: evaluator.measure(classifier).figures(),
         evaluate_every=config.evaluate_every * loader.steps,
+        uniform=True,
     )
-    history = train(
+    trained = train(
         learner,
         config,
         total_steps=config.epochs * loader.steps,
@@ -67,7 +71,7 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
         identity=job.identity,
         output=metrics,
     )
-    facts: dict[str, Any] = {"classes": len(training.classes)}
+    facts: dict[str, Any] = {"classes": len(training.classes), **trained.told}
     if config.frozen:
         facts["unmoved_encoder_tensors"] = check_unmoved(classifier, job.input("backbone"))
     # Training that had ended before an interruption has not been measured in this process.
@@ -79,11 +83,12 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
         "evaluated_images": len(predictions.labels),
         "corrupt_images": corrupt_images(loader),
         "corrupt_validation_images": corrupt_images(evaluator.loader),
+        **trained.told,
     }
     if distributed.rank() == 0:
         _write_model(classifier, config, job.output("model"))
         write_predictions(metrics, predictions, validation)
-        write_metrics(metrics, _metrics(history, predictions, details))
+        write_metrics(metrics, _metrics(trained.history, predictions, details))
     return facts | {
         name: len(details[name]) for name in ("corrupt_images", "corrupt_validation_images")
     }
@@ -152,7 +157,7 @@ def _loader(
     return rank_loader(images, views, config.loader, batch_size=config.batch_size, seed=config.seed)
 
 
-def _prepare(augmentation: AugmentationConfig, raw: Images, device: torch.device) -> Batch:
+def _prepare(augmentation: AugmentationConfig, raw: Images, device: torch.device, _: int) -> Batch:
     batch = raw.to(device)
     (images,) = finish_views(batch, augmentation)
     return {"images": images, "labels": batch.labels}

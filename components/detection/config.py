@@ -62,8 +62,8 @@ class DetectionConfig(TrainingConfig):
     """batches from which batch statistics are computed anew before an evaluation; 0 for none"""
     evaluations: PositiveInt = 4
     """times that the detector is measured, evenly over training; the last is its end"""
-    test_batch: PositiveInt = 1
-    """images that each process evaluates at once"""
+    test_batch: PositiveInt = 4
+    """images that each process evaluates at once, if they are of one size"""
     loader: LoaderConfig = LoaderConfig()
     """how images reach the training process"""
 

@@ -32,7 +32,7 @@ from components.vision.datasets.layout import TRAINING_GEOMETRY
 from components.vision.decoding import CorruptImageError, Pixels, read_image
 from components.vision.loading import BatchLoader, Key
 from components.vision.reading import Reader
-from components.vision.sampling import EpochSampler
+from components.vision.sampling import AlikeSampler, EpochSampler, Sampler
 from components.vision.views import view_generator
 
 _EMPTY: Mapping[str, tuple[tuple[int, ...], torch.dtype]] = {
@@ -40,6 +40,7 @@ _EMPTY: Mapping[str, tuple[tuple[int, ...], torch.dtype]] = {
     "sizes": ((0, 2), torch.int64),
     "originals": ((0, 2), torch.int64),
 }
+_IN_MAIN_MEMORY = frozenset({"sizes", "originals", "counts"})
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ class Batch:
         return len(self.indices)
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
-        """Copy the columns to a device, without waiting if they are pinned."""
-        return {name: one.to(device, non_blocking=True) for name, one in self.columns.items()}
+        """Copy the columns that belong there to a device, without waiting if they are pinned."""
+        return {
+            name: column if name in _IN_MAIN_MEMORY else column.to(device, non_blocking=True)
+            for name, column in self.columns.items()
+        }
 
     def pin_memory(self) -> Self:
         """Copy into page-locked memory; torch's loader calls it."""
@@ -214,14 +218,16 @@ def training_loader(images: InstanceSet, config: DetectionConfig, root: Path) ->
 
 
 def test_loader(images: InstanceSet, config: DetectionConfig) -> BatchLoader[Batch]:
-    """Make this rank's loader of its share of the images, each once; a share may be empty."""
-    sampler = EpochSampler(
-        len(images),
-        config.test_batch * distributed.world(),
-        rank=distributed.rank(),
-        world=distributed.world(),
-        shuffle=False,
-        drop_last=False,
+    """Make this rank's loader of its share of the images, each once; a share may be empty.
+
+    Images of a batch are resized to one size, so that each is seen as it is alone.
+    """
+    shown = [
+        fit(height, width, config.test_side, config.longer_side)
+        for height, width in images.sizes.tolist()
+    ]
+    sampler = AlikeSampler(
+        np.array(shown), config.test_batch, rank=distributed.rank(), world=distributed.world()
     )
     return _loader(TestData(images, config), sampler, config)
 
@@ -257,7 +263,7 @@ def wanted_of(images: InstanceSet, config: DetectionConfig, root: Path) -> Wante
 
 
 def _loader(
-    data: TrainingData | TestData, sampler: EpochSampler, config: DetectionConfig
+    data: TrainingData | TestData, sampler: Sampler, config: DetectionConfig
 ) -> BatchLoader[Batch]:
     return BatchLoader(data, sampler, config.loader, pin_memory=torch.cuda.is_available())
 

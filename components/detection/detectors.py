@@ -36,14 +36,14 @@ class DetectorCard(Config):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedDetector:
     """A trained detector and what it is."""
 
     detector: Detector
     card: DetectorCard
 
 
-def write_detector(folder: Path, trained: Trained) -> None:
+def write_detector(folder: Path, trained: TrainedDetector) -> None:
     """Write `detector.safetensors` and `model.json`."""
     state = trained.detector.state_dict()
     save_file({name: one.cpu().contiguous() for name, one in state.items()}, folder / WEIGHTS)

@@ -16,8 +16,8 @@ class EvaluateConfig(Config):
     """which data set's validation images and metric"""
     without_geometry: bool = False
     """measure boxes only, where DensePose's files of the body's geometry are not at hand"""
-    test_batch: PositiveInt = 1
-    """images that each process evaluates at once"""
+    test_batch: PositiveInt = 4
+    """images that each process evaluates at once, if they are of one size"""
     loader: LoaderConfig = LoaderConfig()
     """how images reach a process"""
     processes: PositiveInt | None = None

@@ -1,18 +1,19 @@
 """Between the training loop and a model library: images and targets in, losses or predictions out.
 
-A batch is a mapping of tensors, so that the loop can move, check and keep it:
+A batch is a mapping of tensors, so that the loop can check and keep it. Those marked * are what
+decides how much work there is; they stay in main memory, where nobody has to wait for them:
 
 | key | |
 |---|---|
 | `images` | RGB, (N, 3, H, W), uint8, padded with zeros at the right and the bottom |
-| `sizes` | height and width of each image without padding, (N, 2), int64 |
-| `originals` | height and width of each image file, (N, 2), int64 |
+| `sizes` * | height and width of each image without padding, (N, 2), int64 |
+| `originals` * | height and width of each image file, (N, 2), int64 |
 
 and, where there are targets, the M instances of all images one after the other, crowds left out:
 
 | key | |
 |---|---|
-| `counts` | instances of each image, (N,), int64 |
+| `counts` * | instances of each image, (N,), int64 |
 | `boxes` | left, top, right, bottom, pixels of the resized image, (M, 4), float32 |
 | `labels` | class indices from 0, (M,), int64 |
 | `masks` | with masks: (M, H, W), bool |
@@ -23,6 +24,7 @@ and, where there are targets, the M instances of all images one after the other,
 | `point_owners` | the instance (0 to M - 1) of each point, (P,), int64 |
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from torch import Tensor, nn
 
 from components.detection.libraries import Library
 from components.detection.model import ModelConfig
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,18 @@ def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
         mean: Of each channel.
         std: Of each channel.
     """
-    centre = torch.tensor(mean, device=images.device).view(3, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(3, 1, 1)
+    centre, scale = _channels(tuple(mean), images.device), _channels(tuple(std), images.device)
     scaled = (images.float() - centre) / scale
     for image, (height, width) in zip(scaled, sizes.tolist(), strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
     return scaled
+
+
+@functools.lru_cache(maxsize=8)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return a number for each channel, (3, 1, 1); made anew, it would be waited for each time."""
+    return torch.tensor(values).view(3, 1, 1).to(device)
 
 
 def split_counts(batch: Batch, key: str) -> Sequence[Tensor]:

@@ -1,9 +1,8 @@
 """The work of the detection stages: train, predict, measure."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
 from components.detection.config import DetectionConfig
 from components.detection.data import Batch, test_loader, training_loader
-from components.detection.detectors import DetectorCard, Trained, write_detector
+from components.detection.detectors import DetectorCard, TrainedDetector, write_detector
 from components.detection.interface import Detector, Head, build_detector
 from components.detection.libraries import Library, resolve, told
 from components.detection.pictures import draw_predictions
@@ -25,7 +24,9 @@ from components.detection.splits import read_parts
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images
-from components.training.loop import Learner, train
+from components.training.learner import Learner
+from components.training.loop import train
+from components.training.machine import check_machine
 from components.training.precise_bn import recompute_statistics
 from components.training.sync_batch_norm import synchronise
 from components.vision.backbones import read_card
@@ -37,6 +38,7 @@ log = get_logger(__name__)
 
 def run(job: Job[DetectionConfig]) -> None:
     """Train a detector, in as many processes as there are GPUs."""
+    check_machine(job.config)
     library = resolve(job.config.library)
     job.facts.update(distributed.launch(job.config.processes, detect, job, library))
 
@@ -55,15 +57,16 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     batches = partial(training_loader, training, config, data)
     loader = batches()
     detector = _build(config, library, backbone, training)
-    history = train(
+    trained = train(
         Learner(
             module=detector,
             batches=loader,
-            prepare=lambda raw, device: raw.to(device),
+            prepare=lambda raw, device, _: raw.to(device),
             evaluate=partial(_follow, detector, batches, results, config),
             evaluate_every=-(-config.iterations // config.evaluations),
             evaluate_last=False,
             norm_weight_decay=config.norm_weight_decay,
+            channels_last=library == "torchvision",  # heads of detectron2 view maps as contiguous
         ),
         config,
         total_steps=config.iterations,
@@ -76,6 +79,7 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     predicted = predict(detector, test, results)
     details: dict[str, JsonValue] = {
         **told(library),
+        **trained.told,
         "classes": len(training.categories),
         "training_images": len(training),
         "training_images_with_instances": loader.quarantine.images,
@@ -92,7 +96,7 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
             backbone=read_card(backbone),
             config=config.model_dump(mode="json"),
         )
-        write_detector(job.output("model"), Trained(detector, card))
+        write_detector(job.output("model"), TrainedDetector(detector, card))
         results.write(predictions, predicted.found)
         write_measured(
             metrics,
@@ -100,10 +104,11 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
             predicted,
             predictions,
             details=details,
-            history=history,
+            history=trained.history,
         )
     return {
         "library": library,
+        **trained.told,
         "classes": len(training.categories),
         **{
             name: len(details[name])  # type: ignore[arg-type]
@@ -119,7 +124,7 @@ def renew_statistics(
     device = distributed.device()
     # What is drawn in the forward pass is the same after an interruption, too.
     torch.manual_seed(config.seed)
-    following = islice(_batches_from(loader, step), config.precise_bn)
+    following = loader.between(step, step + config.precise_bn)
     if config.precise_bn:
         layers = recompute_statistics(detector, following, lambda raw: detector(raw.to(device)))
         log.info("batch statistics computed anew", layers=layers, batches=config.precise_bn)
@@ -202,10 +207,3 @@ def head_of(config: DetectionConfig, images: InstanceSet) -> Head:
     """Return what a data set asks of a detector's heads."""
     keypoints = len(images.categories.keypoints) if config.model.keypoints else 0
     return Head(len(images.categories), keypoints)
-
-
-def _batches_from(loader: BatchLoader[Batch], step: int) -> Iterator[Batch]:
-    first_epoch, first = divmod(step, loader.steps)
-    for epoch in count(first_epoch):
-        yield from loader.epoch(epoch, first)
-        first = 0

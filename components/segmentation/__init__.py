@@ -53,6 +53,8 @@ class SegmentationConfig(TrainingConfig):
     """Chance of a horizontal flip."""
     evaluations: PositiveInt = 4
     """Times that the model is measured, evenly over training; the last is its end."""
+    test_batch: PositiveInt = 4
+    """Images that each process evaluates at once, if they are of one size."""
     loader: LoaderConfig = LoaderConfig()
     """How images reach the training process."""
 

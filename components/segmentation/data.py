@@ -21,10 +21,10 @@ from components.vision.cropping import resize_image
 from components.vision.datasets.cityscapes import read_cityscapes_segmentation
 from components.vision.datasets.semantic import IGNORED, SemanticSet
 from components.vision.datasets.voc import read_voc_segmentation
-from components.vision.decoding import Pixels, read_image
+from components.vision.decoding import Pixels, read_image, read_size
 from components.vision.loading import BatchLoader, Key
 from components.vision.reading import Reader
-from components.vision.sampling import EpochSampler
+from components.vision.sampling import AlikeSampler, EpochSampler
 from components.vision.views import view_generator
 
 Labels = npt.NDArray[np.uint8]
@@ -118,20 +118,15 @@ def crops(
     return BatchLoader(dataset, sampler, config.loader, pin_memory=torch.cuda.is_available())
 
 
-def whole_images(images: SemanticSet, config: LoaderConfig) -> BatchLoader[Batch]:
-    """Make this rank's loader of whole images, one a step, or none in a rank's last step.
+def whole_images(
+    images: SemanticSet, config: LoaderConfig, batch_size: int = 1
+) -> BatchLoader[Batch]:
+    """Make this rank's loader of whole images, those of one size together; the last may be empty.
 
     What is measured has to be complete: the first unreadable one is refused.
     """
-    world = distributed.world()
-    sampler = EpochSampler(
-        len(images),
-        world,
-        rank=distributed.rank(),
-        world=world,
-        drop_last=False,
-        shuffle=False,
-    )
+    sizes = np.array([read_size(images.path(index)) for index in range(len(images))])
+    sampler = AlikeSampler(sizes, batch_size, rank=distributed.rank(), world=distributed.world())
     strict = config.derive(max_corrupt_fraction=0.0)
     return BatchLoader(_Samples(images), sampler, strict, pin_memory=torch.cuda.is_available())
 
@@ -211,7 +206,7 @@ class _Samples(Dataset[Batch]):
         return Batch(images, labels, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
 
     def _stack(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Put crops into padded squares, or take a whole image as it is."""
+        """Put crops into padded squares, or take whole images, all of one size, as they are."""
         if self.config is not None:
             height = width = self.config.crop
         else:

@@ -16,6 +16,8 @@ class EvaluateConfig(Config):
     """Layout of the data."""
     split: str = VALIDATION_SPLIT
     """List of images: one of VOC's, or one of Cityscapes' folders."""
+    test_batch: PositiveInt = 4
+    """Images that each process evaluates at once, if they are of one size."""
     loader: LoaderConfig = LoaderConfig()
     """How images reach the process."""
     processes: PositiveInt | None = None

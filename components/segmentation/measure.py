@@ -23,7 +23,7 @@ from components.evaluation.semantic import (
     read_label_map,
     write_label_map,
 )
-from components.segmentation import Data
+from components.segmentation import Data, SegmentationConfig
 from components.segmentation.data import read_set, whole_images
 from components.segmentation.evaluate import EvaluateConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
@@ -74,12 +74,13 @@ def _predict_all(config: EvaluateConfig, data: Path, model: Path, folder: Path) 
             f"{len(images.classes)} or others: {', '.join(images.classes)}; measure it on its own "
             "data set"
         )
-    write_predictions(folder, predict(fcn.to(distributed.device()), card, images, config.loader))
+    fcn.to(distributed.device())
+    write_predictions(folder, predict(fcn, card, images, config.loader, config.test_batch))
 
 
 @torch.no_grad()
 def predict(
-    fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig
+    fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig, test_batch: int
 ) -> dict[str, bytes]:
     """Predict the class of every pixel at the original size, in single precision. Collective.
 
@@ -93,12 +94,14 @@ def predict(
     device = distributed.device()
     found: dict[str, bytes] = {}
     with torch.autocast(device.type, enabled=False):
-        for raw in whole_images(images, loader).epoch(0):
+        for raw in whole_images(images, loader, test_batch).epoch():
+            if not len(raw.indices):
+                continue  # a rank's last share
             batch = raw.to(device)
-            for index in raw.indices.tolist():
-                labels = fcn.logits(normalised(batch.images, card))[0].argmax(0)
+            labels = fcn.logits(normalised(batch.images, card)).argmax(1).to(torch.uint8).cpu()
+            for index, own in zip(raw.indices.tolist(), labels, strict=True):
                 name = prediction_name(card.dataset, images.image_id(index))
-                found[name] = _encode(card.dataset, labels.to(torch.uint8).cpu().numpy())
+                found[name] = _encode(card.dataset, own.numpy())
     shares = distributed.gather_objects(found)
     return {name: content for share in shares for name, content in share.items()}
 
@@ -137,10 +140,14 @@ def measure(dataset: Data, images: SemanticSet, split: str, folder: Path) -> Fig
 
 
 def follow(
-    fcn: FCN, card: ModelCard, images: SemanticSet, loader: LoaderConfig, split: str
+    fcn: FCN,
+    card: ModelCard,
+    images: SemanticSet,
+    config: SegmentationConfig,
+    split: str,
 ) -> Mapping[str, float]:
     """Measure a model that is still in training. Collective."""
-    predicted = predict(fcn, card, images, loader)
+    predicted = predict(fcn, card, images, config.loader, config.test_batch)
     figures: Mapping[str, float] = {}
     if distributed.rank() == 0:
         with tempfile.TemporaryDirectory() as folder:

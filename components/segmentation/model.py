@@ -12,7 +12,7 @@ from components.core.config import Config
 from components.core.errors import DataError
 from components.segmentation import Data
 from components.training import distributed
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 from components.vision.architectures import (
     ENCODER_WEIGHTS,
     HEAD_WEIGHTS,

@@ -15,7 +15,9 @@ from components.segmentation.measure import follow, predict, write_measured, wri
 from components.segmentation.model import FCN, ModelCard, normalised, write_model
 from components.training import distributed
 from components.training.images import corrupt_images
-from components.training.loop import Batch, Learner, train
+from components.training.learner import Batch, Learner
+from components.training.loop import train
+from components.training.machine import check_machine
 from components.training.sync_batch_norm import synchronise
 from components.vision.backbones import load_backbone, read_card
 from components.vision.datasets.semantic import SemanticSet
@@ -23,6 +25,7 @@ from components.vision.datasets.semantic import SemanticSet
 
 def run(job: Job[SegmentationConfig]) -> None:
     """Train an FCN, in as many processes as there are GPUs."""
+    check_machine(job.config)
     job.facts.update(distributed.launch(job.config.processes, segment, job))
 
 
@@ -36,17 +39,18 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
     training, validation = _read_sets(config, job.input("data"))
     fcn, card = _build(config, job.input("backbone"), training.classes)
     # After hours of training is too late to learn that there is nothing to measure on.
-    for _ in whole_images(validation, config.loader).epoch(0):
+    for _ in whole_images(validation, config.loader).epoch():
         pass
     loader = crops(training, config, card.mean)
-    history = train(
+    trained = train(
         Learner(
             module=fcn,
             batches=loader,
             prepare=partial(_prepare, card),
-            evaluate=lambda _: follow(fcn, card, validation, config.loader, VALIDATION_SPLIT),
+            evaluate=lambda _: follow(fcn, card, validation, config, VALIDATION_SPLIT),
             evaluate_every=-(-config.iterations // config.evaluations),
             evaluate_last=False,
+            uniform=True,
         ),
         config,
         total_steps=config.iterations,
@@ -54,7 +58,7 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
         identity=job.identity,
         output=job.output("metrics"),
     )
-    predicted = predict(fcn, card, validation, config.loader)
+    predicted = predict(fcn, card, validation, config.loader, config.test_batch)
     corrupt = corrupt_images(loader)
     if distributed.rank() == 0:
         write_model(job.output("model"), fcn, card)
@@ -65,11 +69,16 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
             validation,
             dataset=config.dataset,
             split=VALIDATION_SPLIT,
-            history=history,
+            history=trained.history,
             training_images=len(training),
             corrupt_images=cast("list[JsonValue]", corrupt),
+            **trained.told,
         )
-    return {"classes": len(training.classes), "corrupt_images": len(corrupt)}
+    return {
+        "classes": len(training.classes),
+        "corrupt_images": len(corrupt),
+        **trained.told,
+    }
 
 
 def _read_sets(config: SegmentationConfig, data: Path) -> tuple[SemanticSet, SemanticSet]:
@@ -97,6 +106,6 @@ def _build(
     return fcn, card
 
 
-def _prepare(card: ModelCard, raw: Crops, device: torch.device) -> Batch:
+def _prepare(card: ModelCard, raw: Crops, device: torch.device, _: int) -> Batch:
     batch = raw.to(device)
     return {"images": normalised(batch.images, card), "labels": batch.labels.long()}

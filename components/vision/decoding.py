@@ -36,6 +36,15 @@ def read_image(path: str | Path) -> Pixels:
     return decode_image(data)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return height and width of an image from its header; 0, 0 of one that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return 0, 0
+
+
 def decode_image(data: bytes) -> Pixels:
     """Decode an image as RGB; JPEG by libjpeg-turbo, everything else by Pillow.
 

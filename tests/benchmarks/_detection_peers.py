@@ -56,7 +56,9 @@ def torchvision_step(config: CocoConfig, columns: Columns, classes: int) -> Step
     return step
 
 
-def detectron2_step(config: CocoConfig, columns: Columns, classes: int) -> Step:
+def detectron2_step(
+    config: CocoConfig, columns: Columns, classes: int, device: str = "cpu"
+) -> Step:
     """Return a step of detectron2's trainer, on the model of its released config."""
     from detectron2.engine import SimpleTrainer
     from detectron2.modeling import build_model
@@ -66,6 +68,7 @@ def detectron2_step(config: CocoConfig, columns: Columns, classes: int) -> Step:
 
     cfg = _released_config(config)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    cfg.MODEL.DEVICE = device
     model = build_model(cfg)
     inputs = []
     for one in _images(columns):
@@ -135,13 +138,14 @@ def detectron2_batches(
 
 
 def _released_config(config: CocoConfig) -> Any:
-    """Return the config of Mask R-CNN R50-FPN at 1× with the paper's norms and our sizes."""
+    """Return the config of Mask R-CNN R50-FPN or C4, 1×, with the paper's norms and our sizes."""
     import detectron2
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
+    kind = config.model.kind.upper()
     zoo = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-    cfg.merge_from_file(str(zoo / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_file(str(zoo / "COCO-InstanceSegmentation" / f"mask_rcnn_R_50_{kind}_1x.yaml"))
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.INPUT.MIN_SIZE_TRAIN = config.shorter_sides

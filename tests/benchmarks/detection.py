@@ -21,7 +21,8 @@ from components.detection.data import Batch, training_loader
 from components.detection.interface import build_detector
 from components.detection.libraries import Library
 from components.detection.train import head_of
-from components.training.loop import Learner, train
+from components.training.learner import Learner
+from components.training.loop import train
 from components.vision.backbones import build_backbone
 from components.vision.datasets.coco import read_coco
 from tests.benchmarks import _detection_peers as peers
@@ -98,7 +99,7 @@ def _compare_steps(folder: Path, library: Library) -> dict[str, Any]:
         Learner(
             module=detector,
             batches=turns,
-            prepare=lambda raw, device: raw.to(device),
+            prepare=lambda raw, device, _: raw.to(device),
             norm_weight_decay=config.norm_weight_decay,
         ),
         config,
@@ -124,7 +125,7 @@ class _Turns:
         self._batch = batch
         self._peer = peer
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def between(self, first: int, end: int) -> Iterator[Batch]:
         """Yield the batch; the last time is for the end of the training, which is not timed."""
         for turn in range(STEPS + 1):
             started = time.process_time()

@@ -8,7 +8,7 @@ from torch import Tensor
 from components.convert.conversion import write_backbone
 from components.detection.interface import Head
 from components.detection.model import ModelConfig, RpnConfig
-from components.training.loop import Batch
+from components.training.learner import Batch
 from components.vision.architectures import Architecture
 from components.vision.backbones import Backbone
 from tests.convert.making import trained_encoder

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_iou
 
 from components.detection.interface import Head, Prediction, build_detector
-from components.training.loop import Batch
+from components.training.learner import Batch
 from tests.detection.detectron2.making import KEYPOINTS, SMALL, converted, scenes
 
 pytest.importorskip("densepose", reason="needs detectron2 and DensePose: make detectron2")

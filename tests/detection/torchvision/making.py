@@ -9,7 +9,7 @@ from components.convert.conversion import write_backbone
 from components.detection.interface import Detector, Head
 from components.detection.libraries.torchvision import build
 from components.detection.model import ModelConfig, RpnConfig
-from components.training.loop import Batch
+from components.training.learner import Batch
 from components.vision.architectures import Architecture
 from tests.convert.making import trained_encoder
 

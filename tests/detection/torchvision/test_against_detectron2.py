@@ -16,7 +16,7 @@ from components.detection.libraries.torchvision.surface import (
     read_surface,
     surface_losses,
 )
-from components.training.loop import Batch
+from components.training.learner import Batch
 from tests.detection.torchvision.making import scenes
 
 pytest.importorskip("detectron2", reason="detectron2 is in its own image only")

@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from components.detection.interface import Detector, Prediction
 from components.detection.libraries.torchvision.detector import paste_masks, to_prediction
 from components.detection.model import ModelConfig
-from components.training.loop import Batch
+from components.training.learner import Batch
 from tests.detection.torchvision.making import KINDS, SMALL, detector, scenes
 
 STRETCH = (1.5, 2.0)  # down and across

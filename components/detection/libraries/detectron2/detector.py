@@ -15,7 +15,7 @@ from components.detection.interface import Detector, Head, Prediction, split_cou
 from components.detection.libraries.detectron2 import backbones, heads
 from components.detection.libraries.detectron2.config import to_cfg
 from components.detection.model import ModelConfig
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 from components.vision.backbones import read_card
 
 REGISTERED = (backbones, heads)  # what detectron2 finds by name

@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from components.detection.interface import split_counts
-from components.training.loop import Batch
+from components.training.learner import Batch
 
 
 @ROI_HEADS_REGISTRY.register()

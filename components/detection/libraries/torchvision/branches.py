@@ -13,7 +13,7 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoi
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from components.training.loop import Batch
+from components.training.learner import Batch
 
 
 class RegionPool(nn.Module):

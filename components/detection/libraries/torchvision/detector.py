@@ -12,7 +12,7 @@ from components.detection.libraries.torchvision.features import Features
 from components.detection.libraries.torchvision.proposals import Proposals
 from components.detection.libraries.torchvision.regions import Found, Regions
 from components.detection.libraries.torchvision.surface import read_surface
-from components.training.loop import Batch, Losses
+from components.training.learner import Batch, Losses
 from components.vision.architectures import BackboneCard
 
 MULTIPLE = 32

@@ -20,7 +20,7 @@ from components.detection.libraries.torchvision.branches import (
 from components.detection.libraries.torchvision.features import Features, out_channels
 from components.detection.libraries.torchvision.surface import SURFACES, Surfaces
 from components.detection.model import ModelConfig
-from components.training.loop import Batch
+from components.training.learner import Batch
 
 Found = dict[str, Tensor]
 """What is in an image: boxes, scores, labels (from 1), and what the branches say of each."""

@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
 from components.detection.libraries.torchvision.features import Features
 from components.detection.model import GROUPS, ModelConfig
-from components.training.loop import Batch
+from components.training.learner import Batch
 
 PARTS = 25
 """24 parts and background."""

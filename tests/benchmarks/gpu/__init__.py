@@ -1,0 +1,1 @@
+"""Benchmarks on a GPU, against peers in one run: `make bench-gpu`."""
