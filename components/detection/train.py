@@ -66,7 +66,6 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
             evaluate_every=-(-config.iterations // config.evaluations),
             evaluate_last=False,
             norm_weight_decay=config.norm_weight_decay,
-            channels_last=library == "torchvision",  # heads of detectron2 view maps as contiguous
         ),
         config,
         total_steps=config.iterations,

@@ -44,7 +44,6 @@ class Learner:
         evaluate_every: Steps between evaluations.
         evaluate_last: Whether the end is evaluated too, whatever the steps before it.
         norm_weight_decay: Of the parameters of normalisation, if other than the config's.
-        channels_last: Whether the module takes maps with their channels next to each other.
         uniform: Whether batches have equal shapes, and the module does the same to each without
             waiting for the device: then a step can be launched as a whole.
     """
@@ -56,5 +55,4 @@ class Learner:
     evaluate_every: int = 1
     evaluate_last: bool = True
     norm_weight_decay: float | None = None
-    channels_last: bool = True
     uniform: bool = False

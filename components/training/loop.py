@@ -83,7 +83,7 @@ def train(
     checkpointer = Checkpointer(open_store(state), {**identity, "processes": distributed.world()})
     saved = checkpointer.load(force=os.environ.get(FORCE) == "1")
     begun = saved[1].get("arithmetic") if saved else None
-    arithmetic = choose_arithmetic(config, begun, channels_last=learner.channels_last)
+    arithmetic = choose_arithmetic(config, begun)
     loop = _Loop(learner, config, total_steps, checkpointer, arithmetic)
     rows = loop.restore(*saved) if saved else []
     history = History(output if distributed.rank() == 0 else None, rows)
@@ -120,7 +120,9 @@ class _Loop:
             self.module.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.module, config, learner.norm_weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=arithmetic.precision == "fp16")
-        _choose_kernels(config, uniform=learner.uniform)
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+            torch.use_deterministic_algorithms(True)
         self.watch = LossWatch()
         self.step = self._make_step()
 
@@ -291,14 +293,6 @@ class _Loop:
                 f"precision fp32 ({self.arithmetic.precision})"
             )
         return next(filter(None, distributed.gather_objects(message)))
-
-
-def _choose_kernels(config: TrainingConfig, *, uniform: bool) -> None:
-    """Have cuDNN try its kernels where shapes repeat, or take only what gives the same bits."""
-    torch.backends.cudnn.benchmark = uniform and not config.deterministic
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-        torch.use_deterministic_algorithms(True)
 
 
 def _too_large(config: TrainingConfig, step: int, error: Exception) -> ConfigError:

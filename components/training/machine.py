@@ -48,19 +48,16 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
-def choose_arithmetic(
-    config: TrainingConfig, begun: Mapping[str, Any] | None = None, *, channels_last: bool = True
-) -> Arithmetic:
+def choose_arithmetic(config: TrainingConfig, begun: Mapping[str, Any] | None = None) -> Arithmetic:
     """Decide how to compute on this process's device.
 
     Args:
         config: The stage's; what it says is taken.
         begun: What the checkpoint that is continued says of its training, which stays so
             where the config says `auto`.
-        channels_last: Whether the model takes such memory.
 
     Raises:
-        ConfigError: if the device does not have the precision, or the model takes no such memory.
+        ConfigError: if the device does not have the precision.
     """
     precision = config.precision
     if precision == "auto" and begun is not None:
@@ -78,14 +75,10 @@ def choose_arithmetic(
             f"precision: {precision} is not to be had: {reason}; fp32 and fp16 are, and auto takes "
             f"{_best_precision()}"
         )
-    layout = config.channels_last
-    if layout == "auto":
-        layout = begun["channels_last"] if begun else channels_last and torch.cuda.is_available()
-    elif layout and not channels_last:
-        raise ConfigError(
-            "channels_last: parts of this model take contiguous maps only; leave it at auto"
-        )
-    return Arithmetic(precision, layout, config.compile)
+    channels_last = config.channels_last
+    if channels_last == "auto":
+        channels_last = begun["channels_last"] if begun else torch.cuda.is_available()
+    return Arithmetic(precision, channels_last, config.compile)
 
 
 def check_machine(config: TrainingConfig, share: int = 1) -> None:

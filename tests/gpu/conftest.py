@@ -31,7 +31,6 @@ def _as_it_was() -> Iterator[None]:
     """Undo what a training chooses for its whole process, and give its memory back."""
     yield
     torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.benchmark = False
     torch.cuda.empty_cache()
 
 

@@ -72,13 +72,6 @@ def test_a_training_in_bf16_is_not_continued_on_a_gpu_without() -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_model_that_takes_no_channels_last_memory() -> None:
-    assert not choose_arithmetic(CONFIG, channels_last=False).channels_last
-    with pytest.raises(ConfigError, match="channels_last: parts of this model take contiguous"):
-        choose_arithmetic(CONFIG.derive(channels_last=True), channels_last=False)
-
-
-@pytest.mark.usefixtures("gpu")
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = CONFIG.derive(processes=4)
     with pytest.raises(ConfigError, match=r"processes: 4 wanted, but only 2 GPU\(s\).*2 or less"):

@@ -89,7 +89,6 @@ def ours(
     batch: Batch,
     *,
     uniform: bool = True,
-    channels_last: bool = True,
 ) -> Rate:
     """Measure our step alone, in the training loop: its batch is on the device already."""
     clock = Clock(Always(batch), skipped=WARM_UP + 5 if uniform else 4)
@@ -99,7 +98,6 @@ def ours(
         clock,
         lambda raw, *_: raw,
         uniform=uniform,
-        channels_last=channels_last,
     )
 
 
@@ -110,13 +108,12 @@ def in_the_loop(
     prepare: Prepare,
     *,
     uniform: bool = True,
-    channels_last: bool = True,
 ) -> Rate:
     """Measure the training loop for as long as the clock runs."""
     free()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         train(
-            Learner(module, clock, prepare, channels_last=channels_last, uniform=uniform),
+            Learner(module, clock, prepare, uniform=uniform),
             config.derive(log_every=1000),
             total_steps=1_000_000,
             state=f"{folder}/state",

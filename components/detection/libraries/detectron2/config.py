@@ -140,6 +140,7 @@ def _set_keypoints(cfg: CfgNode, model: ModelConfig, head: Head) -> None:
         raise ConfigError("model.keypoints is true, and the data set has no keypoints")
     keypoint = cfg.MODEL.ROI_KEYPOINT_HEAD
     cfg.MODEL.KEYPOINT_ON = True
+    keypoint.NAME = "ContiguousKeypointHead"
     keypoint.NUM_KEYPOINTS = head.keypoints
     keypoint.CONV_DIMS = [model.keypoint_channels] * 8
     keypoint.POOLER_RESOLUTION = 2 * model.pooling

@@ -1,11 +1,15 @@
-"""What detectron2's C4 heads lack: batch norm after conv5 (A.1), and the miniature's conv5."""
+"""What detectron2's heads lack: batch norm after conv5 (A.1), the miniature's conv5, any memory."""
 
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_HEADS_REGISTRY, FastRCNNOutputLayers
-from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.modeling import (
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    FastRCNNOutputLayers,
+)
+from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead, Res5ROIHeads
 from torch import Tensor, nn
 
 from components.detection.libraries.detectron2.backbones import STAGES, digits_block
@@ -47,6 +51,16 @@ class Res5ROIHeadsPooledNorm(ConvertedRes5ROIHeads):
         channels = parts["res5"][-1].out_channels
         parts["box_predictor"] = NormedOutputLayers(cfg, ShapeSpec(channels=channels))
         return parts
+
+
+@ROI_KEYPOINT_HEAD_REGISTRY.register()
+class ContiguousKeypointHead(KRCNNConvDeconvUpsampleHead):  # type: ignore[misc]
+    """detectron2's keypoint head, whose loss takes contiguous maps only, on maps of any memory."""
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Return a heat map of each keypoint, (R, K, h, w)."""
+        maps: Tensor = super().layers(x)
+        return maps.contiguous()
 
 
 class NormedOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
