@@ -82,6 +82,7 @@ lock: $(UV)  ## resolve the locks anew from pyproject.toml
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@"; }; \
 	compile() { resolve "$$@" pyproject.toml; }; \
 	echo 'checkov>=3.2' | resolve - -o requirements-checkov.lock; \
+	echo 'lvis>=0.5.3' | resolve --no-deps - -o requirements-lvis.lock; \
 	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
 	compile --extra train --extra cluster -c requirements-dev.lock -o requirements-train.lock; \
 	compile --extra train --extra cluster --extra detectron2 -c requirements-dev.lock -o requirements-detectron2.lock; \
@@ -106,7 +107,10 @@ endef
 $(VENV)/.run: requirements.lock pyproject.toml | $(UV)
 	$(call install,requirements.lock)
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(UV)
+# LVIS's own evaluation, to compare ours with. What it runs on is in the other lock; it asks for
+# opencv-python, which would overwrite the files of opencv-python-headless.
+$(VENV)/.dev: requirements-dev.lock requirements-lvis.lock pyproject.toml | $(UV)
+	$(UV) pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements-lvis.lock
 	$(call install,requirements-dev.lock)
 	@touch $(VENV)/.run
 

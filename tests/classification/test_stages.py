@@ -36,6 +36,15 @@ def linear(tmp_path_factory: pytest.TempPathFactory, imagenet_folder: Path, back
     return run_here(LINEAR, imagenet_folder, backbone, folder, epochs=4, lr=0.1)
 
 
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory, imagenet_folder: Path) -> Path:
+    """A hundred images that are for training and validation alike."""
+    folder = tmp_path_factory.mktemp("memory")
+    for split in ("train", "val"):
+        shutil.copytree(imagenet_folder / "train", folder / split)
+    return folder
+
+
 def test_linear_classification_leaves_the_encoder_untouched(linear: Run, backbone: Path) -> None:
     before = load_file(backbone / "backbone.safetensors")
     after = load_file(linear.model / "encoder.safetensors")
@@ -44,15 +53,16 @@ def test_linear_classification_leaves_the_encoder_untouched(linear: Run, backbon
     assert linear.manifest.facts["unmoved_encoder_tensors"] == len(before)
 
 
-def test_linear_classification_learns_a_head(linear: Run) -> None:
-    head = load_file(linear.model / "head.safetensors")
+def test_linear_classification_learns_a_head(tmp_path: Path, memory: Path, backbone: Path) -> None:
+    run = run_here(LINEAR, memory, backbone, tmp_path, epochs=20, lr=1)
+    head = load_file(run.model / "head.safetensors")
     assert {name: tuple(t.shape) for name, t in head.items()} == {
         "weight": (10, 128),
         "bias": (10,),
     }
     assert head["bias"].any()
-    losses = [loss for _, loss in linear.metrics.curves["loss"]]
-    assert sum(losses[-5:]) < sum(losses[:5])
+    # As the features are random, 60 to 70 % was seen; 10 % is chance.
+    assert run.metrics.values["top1"] > 35
 
 
 def test_predictions_per_class_results_and_figures_agree(linear: Run) -> None:
@@ -68,14 +78,13 @@ def test_predictions_per_class_results_and_figures_agree(linear: Run) -> None:
     assert all(one["probabilities"] == sorted(one["probabilities"])[::-1] for one in predictions)
 
 
-def test_a_tiny_set_is_memorised(tmp_path: Path, imagenet_folder: Path, backbone: Path) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(imagenet_folder / "train", data / "train")
-    shutil.copytree(imagenet_folder / "train", data / "val")
-    run = run_here(IMAGENET, data, backbone, tmp_path, epochs=15, lr=0.1, evaluate_every=15)
-    assert run.metrics.values["top1"] == 100
-    assert run.metrics.values["top5"] == 100
-    assert run.metrics.curves["training_top1"][-1][1] >= 95
+def test_a_tiny_set_is_memorised(tmp_path: Path, memory: Path, backbone: Path) -> None:
+    run = run_here(IMAGENET, memory, backbone, tmp_path, epochs=30, lr=0.05, evaluate_every=30)
+    assert run.metrics.values["top1"] > 90
+    assert run.metrics.values["top5"] > 95
+    learned = [accuracy for _, accuracy in run.metrics.curves["training_top1"]]
+    # The first and the last epoch, whole: a batch alone may have any accuracy.
+    assert sum(learned[:5]) / 5 < 50 < 75 < sum(learned[-5:]) / 5
     assert len(run.metrics.curves["top1"]) == 1
     assert "unmoved_encoder_tensors" not in run.manifest.facts
 

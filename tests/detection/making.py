@@ -49,6 +49,8 @@ CONFIGS: dict[str, DetectionConfig] = {
 """One of each task."""
 DATA = {"keypoints": "coco", "densepose": "coco"}
 """Folder of a task's data, if it is not called like the task."""
+MEMORY = {"coco": 24, "lvis": 24, "voc": 24, "cityscapes": 24, "densepose": 10}
+"""Pictures that a detector learns by heart; surfaces are learned last, and so of fewer."""
 LAYOUTS = {**detection_world.LAYOUTS, "densepose": detection_world.LAYOUTS["coco"]}
 LIBRARIES = (
     "torchvision",
@@ -80,9 +82,9 @@ class Run:
 
 
 def write_memory(folder: Path) -> Path:
-    """Write 24 pictures of each task's data that are for training and validation alike."""
+    """Write `MEMORY` pictures of each task's data, for training and validation alike."""
     # Cityscapes and DensePose have half as many pictures as COCO.
-    sizes = {"coco": 24, "lvis": 24, "voc": 24, "cityscapes": 48, "densepose": 48}
+    sizes = MEMORY | {name: 2 * MEMORY[name] for name in ("cityscapes", "densepose")}
     for name, size in sizes.items():
         (folder / name).mkdir()
         pictures = PicturesConfig(train=size, val=20, digits=(1, 2))

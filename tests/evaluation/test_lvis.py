@@ -1,10 +1,10 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from lvis import LVIS, LVISEval, LVISResults
 
 from components.core.errors import DataError
 from components.evaluation.annotations import Kind, Record
@@ -17,11 +17,10 @@ def reference(
     annotations: Record, results: list[Record], kind: Kind, folder: Path
 ) -> dict[str, float]:
     """Return the figures of the `lvis` package in percent; those it has not measured left out."""
-    lvis: Any = pytest.importorskip("lvis", reason="pip install --no-deps lvis")
     np.float = float  # type: ignore[attr-defined] # lvis 0.5.3 uses a name that numpy gave up
     (folder / "truth.json").write_text(json.dumps(annotations))
-    truth = lvis.LVIS(str(folder / "truth.json"))
-    evaluation = lvis.LVISEval(truth, lvis.LVISResults(truth, stripped(results, kind)), kind)
+    truth = LVIS(str(folder / "truth.json"))
+    evaluation = LVISEval(truth, LVISResults(truth, stripped(results, kind)), kind)
     evaluation.run()
     figures = evaluation.get_results()
     return {name: value * 100 for name, value in figures.items() if name[:2] == "AP" and value > -1}

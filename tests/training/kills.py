@@ -18,6 +18,7 @@ from components.core import log
 from tests.training.learner import CONFIG, work
 
 STEPS = 420
+PACED = 40  # steps of which the pace is taken
 
 
 def newest(folder: Path) -> int:
@@ -50,9 +51,13 @@ def main() -> None:
     log.configure(level="error")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        work(CONFIG, scratch, 2)
+        work(CONFIG, f"{scratch}/first", 2)
+        started = time.monotonic()
+        work(CONFIG, f"{scratch}/paced", PACED)
+        step = (time.monotonic() - started) / PACED  # seconds, on this machine
     killed = 0
-    while killed < kills and not attempt(folder, chance.uniform(0, 0.05)):
+    # An attempt is to take about three steps, so that most of them are left for the others.
+    while killed < kills and not attempt(folder, chance.uniform(0, 4 * step)):
         killed += 1
     if killed == kills:
         attempt(folder, None)

@@ -101,9 +101,8 @@ def test_training_does_not_wait_for_a_lost_store_but_the_last_save_fails(
     monkeypatch.setenv("MOCO_S3_ENDPOINT", "http://127.0.0.1:9")  # nobody listens
     monkeypatch.setenv("MOCO_S3_RETRY_SECONDS", "1")
     checkpointer = Checkpointer(open_store(bucket_url), {})
-    start = time.monotonic()
     assert checkpointer.save(1, {"weights": torch.zeros(4)})
-    assert time.monotonic() - start < 0.5
+    assert checkpointer.saving  # the store is still being tried
     checkpointer.wait()
     with pytest.raises(StoreError, match=r"127\.0\.0\.1:9"):
         checkpointer.finish(2, {"weights": torch.zeros(4)})
@@ -127,7 +126,7 @@ def test_a_store_that_refuses_ends_a_stage_before_torch_is_imported(
         env={**os.environ, "AWS_SECRET_ACCESS_KEY": canary},
     )
     assert result.returncode == ExitCode.LOST_STORE, result.stderr[-2000:]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # far from the store's patience of 120
     assert os.environ["AWS_ACCESS_KEY_ID"] in result.stderr
     assert canary not in result.stdout + result.stderr
     assert "| torch" not in result.stderr

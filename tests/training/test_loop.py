@@ -16,6 +16,7 @@ from tests.training.kills import STEPS
 from tests.training.learner import CONFIG, work
 
 CHECKPOINTS = "state/checkpoints"
+SECONDS = 240  # a program needs about 5 s, most of it imports, when the machine is idle
 
 
 def program(folder: Path, processes: int = 1, *more: str) -> "subprocess.Popen[str]":
@@ -113,11 +114,11 @@ def test_sigterm_saves_within_a_step_and_says_so_by_its_code(
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == ExitCode.INTERRUPTED, errors
     assert "the checkpoint is safe" in errors
     again = program(tmp_path)
-    again.communicate(timeout=60)
+    again.communicate(timeout=SECONDS)
     assert again.returncode == 0
     assert weights_hash(tmp_path) == weights_hash(uninterrupted)
 
@@ -141,7 +142,7 @@ def test_two_ranks_resume_bit_exact_each_with_its_own_randomness(tmp_path: Path)
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == ExitCode.INTERRUPTED, errors
     distributed.launch(2, work, CONFIG, str(parts))
     assert weights_hash(parts) == weights_hash(whole)
@@ -151,5 +152,5 @@ def test_a_rank_that_fails_gives_its_error_to_the_parent(tmp_path: Path) -> None
     with pytest.raises(NonFiniteLossError, match="step 3"):
         distributed.launch(2, work, CONFIG, str(tmp_path), poison=3)
     process = program(tmp_path / "program", 2, "3")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == ExitCode.NON_FINITE, errors
