@@ -133,7 +133,8 @@ def _normalise_side_by_side(layer: nn.BatchNorm2d, images: Tensor, groups: int) 
     """Normalise all groups at once, each as channels of its own: for GPUs without the kernel."""
     channels, height, width = images.shape[1:]
     wide: Tensor = images.unflatten(0, (groups, -1)).transpose(0, 1)
-    means = torch.zeros(groups * channels, device=images.device)
+    assert layer.running_mean is not None
+    means = layer.running_mean.new_zeros(groups * channels)
     variances = torch.zeros_like(means)
     wide = F.batch_norm(
         wide.reshape(-1, groups * channels, height, width),
@@ -148,7 +149,7 @@ def _normalise_side_by_side(layer: nn.BatchNorm2d, images: Tensor, groups: int) 
     with torch.no_grad():
         momentum = _momentum(layer, groups)
         shares = momentum * (1 - momentum) ** torch.arange(
-            groups - 1, -1, -1, device=images.device, dtype=torch.float32
+            groups - 1, -1, -1, device=means.device, dtype=means.dtype
         )
         for running, own in ((layer.running_mean, means), (layer.running_var, variances)):
             assert running is not None

@@ -23,13 +23,14 @@ def test_sub_batches_are_normalised_as_if_alone() -> None:
     torch.testing.assert_close(sub_batches(6, 4)(images), expected)
 
 
-def test_side_by_side_they_equal_those_in_turn() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_side_by_side_they_equal_those_in_turn(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    images = torch.randn(12, 6, 5, 5) * torch.arange(1, 13).view(12, 1, 1, 1)
-    weights = torch.randn(12, 6, 5, 5)
+    images = torch.randn(12, 6, 5, 5, dtype=dtype) * torch.arange(1, 13).view(12, 1, 1, 1)
+    weights = torch.randn(12, 6, 5, 5, dtype=dtype)
     found = []
     for side_by_side in (False, True):
-        norm = sub_batches(6, 4)
+        norm = sub_batches(6, 4).to(dtype)
         nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(1))
         shown = images.clone().requires_grad_()
         out = _normalise_side_by_side(norm, shown, 3) if side_by_side else norm(shown)
