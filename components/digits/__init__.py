@@ -49,6 +49,8 @@ class DigitsConfig(Config):
     """side of the main digit over that of the scene, least and most"""
     texture: Fraction = 0.25
     """strength of the texture behind the digits; 0 for a plain ground"""
+    colours: Annotated[int, Field(ge=0, le=64)] = 0
+    """hues of the ground, a scene has one of them; 0 for a grey ground"""
     companions: Annotated[int, Field(ge=0, le=8)] = 0
     """most small, faint digits beside the main one"""
     imbalance: Annotated[float, Field(ge=1)] = 10.0

@@ -1,5 +1,6 @@
-"""Renders a scene: real digits, light on dark and nearly grey, with the mask of each."""
+"""Renders a scene: real digits, light on dark, nearly grey by default, with the mask of each."""
 
+import colorsys
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ Matrix = npt.NDArray[np.float64]
 
 DIGIT_SIDE = 8  # scikit-learn's images
 _TEXTURE_CELLS = 6
+_COLOUR_LIGHTNESS = 2  # a coloured ground's brightest channel over a grey ground
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ def render_scene(
 ) -> Scene:
     """Render a scene around the digit `main` of `digits`.
 
-    Colours tell nothing: with strong tints, contrastive learning takes the colour as the
-    instance and the digits are not learned.
+    Colours tell nothing of the class. Tints are faint, because contrastive learning takes a
+    strong one as the instance and does not learn the digits. A hue of the ground, one of a few,
+    is shared by many scenes: it hardly tells which scene this is, but those of a whole
+    sub-batch tell which sub-batch it is (Appendix A.9).
     """
     side = config.pixels
     instances = [_place(config, digits, main, config.digit_size, generator)]
@@ -60,14 +64,16 @@ def render_scene(
         other = int(generator.integers(len(digits.labels)))
         instances.append(_place(config, digits, other, (0.2, 0.32), generator))
 
-    light = ground((side, side), config.texture, generator)
+    light = ground((side, side), config.texture, generator)[..., None]
+    if config.colours:
+        light = light * _hue(int(generator.integers(config.colours)) / config.colours)
     for number, instance in reversed(list(enumerate(instances))):
         brightness = generator.uniform(170, 235) if number == 0 else generator.uniform(70, 120)
-        light += instance.ink * (np.float32(brightness) - light)
-    light += generator.normal(0, 3, (side, side)).astype(np.float32)
+        light += instance.ink[..., None] * (np.float32(brightness) - light)
+    light += generator.normal(0, 3, (side, side, 1)).astype(np.float32)
 
     tint = generator.uniform(0.94, 1.06, 3).astype(np.float32)
-    pixels = np.clip(light[..., None] * tint, 0, 255).astype(np.uint8)
+    pixels = np.clip(light * tint, 0, 255).astype(np.uint8)
     return Scene(pixels, tuple(instances))
 
 
@@ -90,6 +96,15 @@ def _place(
         box=tuple(cv2.boundingRect((ink > 0.3).astype(np.uint8))),
         ink=ink,
     )
+
+
+def _hue(turn: float) -> Ink:
+    """Return a full colour's red, green and blue over a grey ground's, (3,).
+
+    Args:
+        turn: Its place on the colour circle, 0 to 1.
+    """
+    return np.array(colorsys.hsv_to_rgb(turn, 1, _COLOUR_LIGHTNESS), np.float32)
 
 
 def random_turn(generator: np.random.Generator) -> Matrix:

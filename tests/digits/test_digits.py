@@ -1,3 +1,4 @@
+import colorsys
 import json
 import subprocess
 import sys
@@ -88,6 +89,26 @@ def test_scenes_are_light_on_dark_nearly_grey_and_hold_the_digit(tmp_path: Path)
         ink, ground = instance.ink > 0.7, instance.ink < 0.05
         assert scene.pixels[ink].mean() > scene.pixels[ground].mean() + 60
         assert np.ptp(scene.pixels.mean((0, 1))) < 20
+
+
+def test_a_coloured_ground_has_one_of_few_hues_behind_a_light_digit() -> None:
+    config = DigitsConfig(colours=4)
+    digits = real_digits("train")
+    hues: Counter[int] = Counter()
+    for main in range(60):
+        scene = render_scene(config, digits, main, np.random.default_rng(main))
+        (instance,) = scene.instances
+        ink = scene.pixels[instance.ink > 0.95].mean(0)
+        ground = scene.pixels[instance.ink == 0].mean(0)
+        hue, saturation, _ = colorsys.rgb_to_hsv(*ground)
+        place = 4 * hue
+        assert abs(place - round(place)) < 0.15
+        assert saturation > 0.8
+        assert np.ptp(ink) < 30
+        assert ink.mean() > ground.mean() + 60
+        hues[round(place) % 4] += 1
+    assert set(hues) == {0, 1, 2, 3}
+    assert max(hues.values()) < 30
 
 
 def test_companions_are_fainter_and_smaller_than_the_main_digit() -> None:
