@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt
 
+from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port
 from components.training.config import TrainingConfig
 from components.vision.config import (
@@ -29,6 +30,7 @@ class ClassificationConfig(TrainingConfig):
     """Whether only the classifier learns, and the backbone stays as it is to the last bit."""
     paper_images: ClassVar[int] = 1_281_167
     """Training images of the paper's data set."""
+    work: ClassVar[Work] = "finetune"
     v100_rate: ClassVar[float] = 330.0
     """Images/s of one V100 with ResNet-50 at 224 pixels in fp32, forward and backward."""
 
@@ -47,13 +49,14 @@ class ClassificationConfig(TrainingConfig):
         """Return the layout of the data."""
         return {"data": self.layout}
 
-    def gpu_hours(self) -> float:
-        """Estimate the hours of V100s that the paper's data set takes.
+    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+        """Estimate the hours of GPUs that the paper's data set takes.
 
-        The basis is `v100_rate`, a rate that this GPU is known for and not a measurement
-        of ours; evaluations and a loader that cannot keep up come on top.
+        The basis is a rate of ours where one was measured, else `v100_rate`, which this GPU
+        is known for; evaluations and a loader that cannot keep up come on top.
         """
-        return self.epochs * self.paper_images / self.v100_rate / 3600
+        rate = gpus.per_second(self.work, self.batch_size) or self.v100_rate
+        return self.epochs * self.paper_images / rate / 3600
 
     def shrink(self, *, epochs: int, lr_batch: int) -> Self:
         """Derive the experiment for the digits world; rate, schedule and optimiser stay.

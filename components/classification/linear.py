@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from components.classification.config import INPUTS, OUTPUTS, ClassificationConfig, Task
+from components.core.gpus import Work
 from components.core.main import main
 from components.core.stage import Resources, Stage
 from components.training.config import Schedule
@@ -19,6 +20,7 @@ class LinearConfig(ClassificationConfig):
 
     task: ClassVar[Task] = "linear"
     frozen: ClassVar[bool] = True
+    work: ClassVar[Work] = "linear"
     v100_rate: ClassVar[float] = 1000.0
     """Images/s of one V100 with ResNet-50 at 224 pixels in fp32, forward only."""
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port, Resources
 from components.detection.libraries import INSTALL, Library, packages, resolve
 from components.detection.model import Fraction, ModelConfig, RpnConfig
@@ -13,8 +14,10 @@ from components.vision.config import LoaderConfig, Probability
 
 Task = Literal["coco", "voc", "keypoints", "densepose", "lvis", "cityscapes"]
 
-V100S = 8
-"""GPUs that detectron2's published seconds of an iteration are of."""
+PUBLISHED_GPUS = 8
+"""V100s that detectron2's published seconds of an iteration are of."""
+MASK_RCNN_SECONDS: Mapping[Work, float] = {"fpn": 0.261, "c4": 0.584}
+"""Of an iteration of Mask R-CNN without synchronised batch norm, as published."""
 SYNC_BN = 0.345 / 0.261
 """What synchronised batch norm costs, by detectron2's Mask R-CNN R50-FPN with and without."""
 
@@ -76,15 +79,20 @@ class DetectionConfig(TrainingConfig):
         way = f"{INSTALL}; torchvision's models are there with library torchvision"
         return dict.fromkeys(packages(resolve(self.library), self.model), way)
 
-    def gpu_hours(self) -> float:
-        """Estimate the hours of V100s that training takes.
+    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+        """Estimate the hours of GPUs that training takes; evaluation comes on top.
 
-        The basis is what detectron2 publishes of the nearest model on 8 V100s, not a
-        measurement of ours; evaluation comes on top.
+        The basis is what detectron2 publishes of the nearest model on 8 V100s. Where Mask R-CNN
+        was measured, a model takes as much more or less than it as it does there.
         """
         tuned = self.model.backbone_norm == "tuned" or self.model.neck_norm
         seconds = self.v100_seconds[self.model.kind] * (SYNC_BN if tuned else 1)
-        return self.iterations * seconds * V100S / 3600 * self.batch_size / self.lr_batch
+        work: Work = "fpn" if self.model.kind == "fpn" else "c4"
+        if rate := gpus.per_second(work, self.batch_size):
+            of_mask_rcnn = MASK_RCNN_SECONDS[work] * SYNC_BN
+            seconds *= (self.lr_batch / rate / PUBLISHED_GPUS) / of_mask_rcnn
+        hours = self.iterations * seconds * PUBLISHED_GPUS / 3600
+        return hours * self.batch_size / self.lr_batch
 
     def shrink(self, *, model: Mapping[str, Any] | None = None, **changes: Any) -> Self:
         """Derive the experiment for the digits world, whose pictures have 96 pixels.

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from components.core.config import Config
+from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
 from components.vision.architectures import Architecture
@@ -119,9 +120,10 @@ class PretrainConfig(TrainingConfig):
         """Return the layouts of the data and of the monitor's images."""
         return {"data": self.data, "monitor": "imagenet"}
 
-    def gpu_hours(self) -> float:
-        """Estimate the hours of V100s on ImageNet-1M, at the 168 images/s of Sec. 3.3."""
-        return self.epochs * 1_281_167 / 168 / 3600
+    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+        """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3)."""
+        rate = gpus.per_second("pretrain", self.batch_size) or 168
+        return self.epochs * 1_281_167 / rate / 3600
 
 
 def moco_v2_config(**changes: object) -> PretrainConfig:

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
 from components.vision.architectures import Architecture
@@ -90,10 +91,10 @@ class SegmentationConfig(TrainingConfig):
         """Return the layout of the data."""
         return {"data": "voc_segmentation" if self.dataset == "voc" else self.dataset}
 
-    def gpu_hours(self) -> float:
-        """Estimate the hours of V100s at full scale, by `v100_rate`."""
-        rate = self.v100_rate * (513 / self.crop) ** 2
-        return self.iterations * self.batch_size / rate / 3600
+    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+        """Estimate the hours of GPUs at full scale, by a measured rate or `v100_rate`."""
+        rate = gpus.per_second("segmentation", self.batch_size) or self.v100_rate
+        return self.iterations * self.batch_size / (rate * (513 / self.crop) ** 2) / 3600
 
 
 def voc() -> SegmentationConfig:

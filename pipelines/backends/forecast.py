@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from components.core.gpus import Gpus
 from components.core.stage import Kind
 from pipelines.backends.machine import Machine
 from pipelines.backends.reuse import Entry, ReuseIndex, ingredients_of
@@ -85,8 +86,8 @@ def forecast(
 def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -> Estimate:
     """Estimate a step by earlier runs of its stage at the same scale, else by what its config says.
 
-    A config may have a method `gpu_hours() -> float`: what the work took the
-    paper's authors, or takes on a GPU of today.
+    A config may have a method `gpu_hours(gpus: Gpus) -> float`: what the work takes on GPUs of
+    a kind that was measured, or took the paper's authors.
     """
     gpus = machine.gpus_for(step.stage.resources, scale)
     config = step.config.model_dump(mode="json")
@@ -102,22 +103,30 @@ def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -
     if stated is None or scale != "full":
         trains = gpus or (step.stage.resources.gpus and scale == "full")
         return Estimate(None, None if trains else 0.0, expected, "unknown")
-    hours = float(stated())
-    return Estimate(hours * 3600 / gpus if gpus else None, hours, expected, "stated by its config")
+    cards = Gpus(machine.gpu_name, max(1, gpus))
+    hours = float(stated(cards))
+    basis = f"of {cards.known}s, as measured on one" if cards.known else "of V100s, as published"
+    return Estimate(hours * 3600 / gpus if gpus else None, hours, expected, basis)
 
 
 def remaining_seconds(plan: Plan, estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """Return for each step how long the longest way from its start to the end is.
 
-    A step of unknown duration counts as an average one.
+    A step of unknown duration counts as an average one of those that need a GPU as it does, or
+    do not: a conversion is no eighth of a pre-training.
     """
-    known = [e.seconds for e in estimates.values() if e.seconds is not None]
-    usual = statistics.fmean(known) if known else 1.0
+    known: dict[bool, list[float]] = {True: [], False: []}
+    for step in plan:
+        if (seconds := estimates[step.name].seconds) is not None:
+            known[step.stage.resources.gpus > 0].append(seconds)
+    usual = {needs: statistics.fmean(known[needs] or [1.0]) for needs in known}
     remaining: dict[str, float] = {}
     for step in reversed(list(plan)):
         after = (remaining[other.name] for other in plan if step.name in other.upstream)
         seconds = estimates[step.name].seconds
-        remaining[step.name] = (usual if seconds is None else seconds) + max(after, default=0.0)
+        if seconds is None:
+            seconds = usual[step.stage.resources.gpus > 0]
+        remaining[step.name] = seconds + max(after, default=0.0)
     return remaining
 
 
@@ -129,7 +138,9 @@ def wall_seconds(plan: Plan, forecasts: Mapping[str, Forecast], machine: Machine
     nothing = Estimate(0.0, 0.0, 0, "")
     remaining = remaining_seconds(plan, {s.name: running.get(s.name, nothing) for s in plan})
     total = sum(estimate.seconds or 0.0 for estimate in running.values())
-    return max(*remaining.values(), total / machine.jobs)
+    gpu_hours = sum(estimate.gpu_hours or 0.0 for estimate in running.values())
+    of_gpus = gpu_hours * 3600 / len(machine.gpus) if machine.gpus else 0.0
+    return max(*remaining.values(), total / machine.jobs, of_gpus)
 
 
 def _waits_for(step: Step, sources: Sources, made: Container[str]) -> str:

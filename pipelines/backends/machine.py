@@ -1,8 +1,10 @@
 """What this machine has for steps to run on: cores, memory, GPUs."""
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +22,13 @@ class Machine:
         cores: Cores that this process may use.
         gpus: What CUDA_VISIBLE_DEVICES may name.
         jobs: Steps at a time.
+        gpu_name: What the driver calls the GPUs, if all are of one kind.
     """
 
     cores: int
     gpus: tuple[str, ...]
     jobs: int
+    gpu_name: str | None = None
 
     @property
     def threads(self) -> int:
@@ -47,10 +51,11 @@ def this_machine(jobs: int | None = None) -> Machine:
     By default a step for each core, as far as the memory goes; with GPUs a step
     for each GPU, and one beside for what needs none.
     """
-    cores, gpus = _cores(), _gpus()
+    cores, names = _cores(), _gpu_names()
+    gpus = _visible_gpus(names)
     if jobs is None:
         jobs = len(gpus) + 1 if gpus else max(1, min(cores, _memory() // STEP_MEMORY))
-    return Machine(cores, gpus, jobs)
+    return Machine(cores, gpus, jobs, names[0] if gpus and len({*names}) == 1 else None)
 
 
 def _cores() -> int:
@@ -73,18 +78,22 @@ def _memory() -> int:
         return memory
 
 
-def _gpus() -> tuple[str, ...]:
+def _visible_gpus(names: Sequence[str]) -> tuple[str, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return tuple(name for name in visible.split(",") if name.strip() not in ("", "-1"))
+    return tuple(map(str, range(len(names))))
+
+
+def _gpu_names() -> list[str]:
+    """Return what the driver calls each GPU."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return ()
+        return []
     try:
         listing = subprocess.run(  # noqa: S603
             [tool, "-L"], capture_output=True, text=True, check=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):
-        return ()
-    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
-    return tuple(map(str, range(count)))
+        return []
+    return re.findall(r"^GPU \d+: (.*?) \(UUID", listing.stdout, re.MULTILINE)

@@ -107,10 +107,12 @@ def plan(
     reused = len(forecasts) - len(running)
     say(f"{number(len(forecasts), 'step')}: {len(running)} to run, {reused} reused.")
     if running:
+        stated = {e.basis for e in running.values() if e.gpu_hours and e.basis.startswith("of ")}
         say(
             f"On this machine {'an unknown time' if seconds is None else duration(seconds)} "
             f"with {machine.jobs} at a time; "
-            f"{_total(hours, _hours)} GPU hours; {_total(sizes, size)} written."
+            f"{_total(hours, _hours)} GPU hours{''.join(f' {one}' for one in sorted(stated))}; "
+            f"{_total(sizes, size)} written."
         )
     _print_cells(built)
     missing = [name for name in built.mounts() if name not in folders]

@@ -156,7 +156,7 @@ def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet
     assert len(moved) > 50  # FREEZE_AT 0: the stem learns too
     images = next(iter(test_loader(validation, config).epoch(0))).columns
     with torch.no_grad():
-        (found,) = detector.eval().predict(images)
+        found = detector.eval().predict(images)[0]
     assert len(found) <= 4
     assert (found.masks is not None) == config.model.masks
     assert (found.keypoints is not None) == config.model.keypoints

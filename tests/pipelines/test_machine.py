@@ -30,6 +30,7 @@ def test_gpus_are_found_without_torch() -> None:
     machine = this_machine()
 
     assert machine.gpus == ("0", "1")
+    assert machine.gpu_name == "NVIDIA H200"
     assert machine.jobs == 3  # one for each GPU, and one beside
 
 
