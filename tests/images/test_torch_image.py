@@ -69,9 +69,23 @@ def test_it_identifies_its_code(run: Run, image: str, engine: Engine) -> None:
 
 
 def test_it_holds_what_runs_and_not_what_builds(run: Run) -> None:
-    done = run("sh", "-c", "id -u; for x in python moco gcc cc pip uv; do command -v $x; done; :")
+    done = run("sh", "-c", "id -u; for x in python moco gcc g++ pip uv; do command -v $x; done; :")
 
-    assert done.stdout.split() == ["12345", "/opt/venv/bin/python", "/opt/moco/bin/moco"]
+    user, *tools = done.stdout.split()
+    assert user == "12345"
+    assert tools == ["/opt/venv/bin/python", "/opt/moco/bin/moco", "/usr/bin/gcc"]
+
+
+def test_triton_can_build_what_launches_its_kernels(run: Run) -> None:
+    # It compiles an extension module for Python when a training starts, as any user.
+    code = "#include <Python.h>\nint main(void) { return Py_IsInitialized(); }"
+    headers = "$(python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')"
+
+    done = run(
+        "sh", "-c", f"cd /tmp && echo '{code}' | gcc -I{headers} -shared -fPIC -xc - -o x.so"
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_nothing_of_it_can_be_written_by_everybody(run: Run) -> None:

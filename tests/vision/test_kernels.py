@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
+
+from components.vision import kernels
 
 if torch.cuda.is_available():
     from tests.vision.kernel_truths import *  # noqa: F403
@@ -20,3 +23,16 @@ else:
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout
+
+    def test_a_gpu_without_what_kernels_are_made_with_goes_on_without(
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+        with structlog.testing.capture_logs() as logs:
+            assert not kernels.available.__wrapped__()
+
+        (line,) = logs
+        assert line["log_level"] == "warning"
+        assert line["why"]  # Triton's words: here that there is no driver

@@ -4,9 +4,8 @@ Each has a plain form in torch beside where it is used, which runs everywhere el
 """
 
 import functools
-import os
-import shutil
-from importlib.util import find_spec
+import subprocess
+from importlib import import_module
 
 import torch
 
@@ -17,6 +16,9 @@ log = get_logger(__name__)
 CAPABILITY = (8, 0)
 """The least that a GPU must be able to do, in NVIDIA's numbers: an A100's."""
 
+_TRITONS = (AssertionError, ImportError, OSError, RuntimeError, subprocess.SubprocessError)
+"""What Triton raises without a driver, a compiler, Python's headers, or a place to write to."""
+
 
 def usable(tensor: torch.Tensor) -> bool:
     """Say whether kernels can be used for a tensor: on a recent GPU, outside of torch.compile."""
@@ -25,15 +27,14 @@ def usable(tensor: torch.Tensor) -> bool:
 
 @functools.cache
 def available() -> bool:
-    """Say whether this machine can make kernels; a log says once what is missing."""
+    """Say whether this machine can make kernels; a log says once why not."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < CAPABILITY:
         return False
-    lacking = [name for name, there in _needed().items() if not there]
-    if lacking:
-        log.warning("no kernels of our own, training is slower", missing=", ".join(lacking))
-    return not lacking
-
-
-def _needed() -> dict[str, bool]:
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    return {"triton": find_spec("triton") is not None, "a C compiler (gcc)": bool(compiler)}
+    try:
+        # Compiles and loads what launches kernels, as the first of them would.
+        driver = import_module("triton.runtime").driver
+        driver.active.get_current_device()
+    except _TRITONS as error:
+        log.warning("no kernels of our own, training is slower", why=str(error))
+        return False
+    return True
