@@ -60,7 +60,7 @@ class ClusterError(MocoError):
 
 
 class NonFiniteLossError(MocoError):
-    """The loss became NaN or infinite; the update was not made."""
+    """The loss became NaN or infinite; nothing was saved after it."""
 
     exit_code = ExitCode.NON_FINITE
 

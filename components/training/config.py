@@ -51,7 +51,8 @@ class TrainingConfig(Config):
     """Of initialisation, order and augmentation; a trial is a seed."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward pass; weights are always fp32. `auto` is bf16 on a GPU that has it,
-    fp16 on an older one, fp32 on a processor. The paper's is fp32."""
+    fp16 on an older one, fp32 on a processor. The paper's is fp32, whose convolutions are TF32 on a
+    GPU that has it, as torch's defaults are."""
     channels_last: Literal["auto"] | bool = "auto"
     """Keep activations in channels-last memory; `auto` does on a GPU, where it is faster."""
     cuda_graph: Literal["auto"] | bool = "auto"

@@ -10,7 +10,7 @@ from tests.benchmarks.gpu._measure import Always, Clock, in_the_loop
 from tests.benchmarks.gpu.pretraining import CASES, images
 
 INTERVAL = 60.0  # seconds between checkpoints at full scale
-EACH = 1.0  # here
+EACH = 2.0  # here: longer than one takes, for while it is saved no other begins
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -25,13 +25,13 @@ def run() -> Iterator[dict[str, Any]]:
         changed = config.derive(checkpoint_seconds=every)
         in_the_loop(module, changed, clock, lambda raw, *_: raw)
         seconds[every] = clock.step_seconds
-    # What one each second costs is lost once in an interval.
+    # What one of these costs is lost once in an interval.
     lost = EACH * (1 - seconds[1e6] / seconds[EACH])
     yield {
         "name": "steps beside a checkpoint each 60 s / without",
         "ratio": round(1 + lost / INTERVAL, 5),
         "goal": 1.02,
         "lower_is_better": True,
-        "detail": f"with one each second {1e3 * seconds[EACH]:.2f} ms a step, without "
+        "detail": f"with one each {EACH:g} s {1e3 * seconds[EACH]:.2f} ms a step, without "
         f"{1e3 * seconds[1e6]:.2f}",
     }
