@@ -34,9 +34,11 @@ def test_a_plan_reads_back_and_fills_every_cell_that_can_be_had(
 def test_the_appendix_shares_data_and_trainings() -> None:
     built = plan("appendix", scale="digits")
     stages = [step.stage.name for step in built]
-    assert stages.count("digits") == 1
+    assert stages.count("digits") == 2  # the tables', and the ablation's with coloured grounds
     assert stages.count("report") == 1
     assert stages.count("pretrain") == 3  # MoCo, and the two of the ablation
+    readers = {step.name for step in built if "digits_on_colours" in step.upstream}
+    assert readers == {"pretrain_shuffled_0", "pretrain_plain_0"}
     # Training from scratch is the supervised baseline and Appendix A.7's first row.
     cells = built.cells()
     assert cells["imagenet__random__imagenet__0"].step == "supervised"
