@@ -78,6 +78,18 @@ class Step:
         return {source.step for _, source in self.sources() if isinstance(source, Output)}
 
 
+class NameTakenError(ValueError):
+    """Two different steps of a plan would have one name.
+
+    Attributes:
+        name: That name.
+    """
+
+    def __init__(self, plan: str, name: str) -> None:
+        super().__init__(f"plan {plan}: two different steps are called {name}")
+        self.name = name
+
+
 @dataclass
 class Plan:
     """Steps in an order in which they can run.
@@ -112,7 +124,7 @@ class Plan:
             if (known.stage, known.config, known.inputs) == (stage, config, inputs):
                 return known
         if name in self.steps:
-            raise ValueError(f"plan {self.name}: two different steps are called {name}")
+            raise NameTakenError(self.name, name)
         faults = list(self._faults(step))
         if faults:
             raise ValueError(f"plan {self.name}, step {name}: " + "; ".join(faults))

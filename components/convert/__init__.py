@@ -1,5 +1,7 @@
 """Stage: any ResNet checkpoint to a backbone for torchvision and for detectron2, proven equal."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
@@ -8,15 +10,16 @@ from components.core.config import Config
 from components.core.stage import Port, Resources, Stage
 from components.vision.architectures import Architecture
 
-Source = Literal["pretrain", "classification", "moco", "resnet", "random"]
+Source = Literal["pretrain", "classification", "segmentation", "moco", "resnet", "random"]
 """What a checkpoint is.
 
-`pretrain`, `classification`: artifacts of the stages of those names. `moco`: a file of the
-authors' code, v1 or v2, with tensors named `module.encoder_q.*`. `resnet`: a state dict with
-torchvision's names, as torchvision and timm publish them. `random`: no checkpoint, a seed.
+`pretrain`, `classification`, `segmentation`: artifacts of the stages of those names. `moco`: a
+file with a query encoder of MoCo in it, v1 to v3, of the authors' or of other code. `resnet`: any
+other ResNet under the names of torchvision, detectron2 or Hugging Face, or numbered by an
+`nn.Sequential`, whatever stands before them. `random`: no checkpoint, a seed.
 """
 
-SOURCES_WITHOUT_FILE = ("pretrain", "classification", "random")
+SOURCES_WITHOUT_FILE = ("pretrain", "classification", "segmentation", "random")
 
 
 class ConvertConfig(Config):
@@ -27,11 +30,13 @@ class ConvertConfig(Config):
     architecture: Architecture = "resnet50"
     """What the checkpoint must fit."""
     origin: str | None = Field(default=None, min_length=1)
-    """How reports call this initialisation; by default `moco`, `supervised` or `random`."""
+    """How reports call this initialisation; by default what the checkpoint tells: `moco`,
+    `supervised`, `random`, or `unknown`."""
     seed: NonNegativeInt = 0
     """Of the random initialisation (source `random` only)."""
     prefix: str | None = None
-    """Where the encoder's tensor names begin, for a file of other code: `backbone.`."""
+    """What the encoder's tensor names begin with, where a file has several encoders: `backbone.`,
+    or with the keys that lead to them, `teacher.backbone.`."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """First 8 or more digits of the hash that the file must have."""
     tolerance: PositiveFloat = 1e-4
@@ -50,6 +55,13 @@ class ConvertConfig(Config):
         """Derive the same conversion for the small backbone of the digits world."""
         return self.derive(architecture="resnet_digits")
 
+    def inspect(self, inputs: Mapping[str, Path]) -> None:
+        """Find the encoder by the checkpoint's header."""
+        from components.convert.sources import locate
+
+        if "checkpoint" in inputs:
+            locate(inputs["checkpoint"], self)
+
 
 STAGE = Stage(
     name="convert",
@@ -58,7 +70,8 @@ STAGE = Stage(
     inputs={
         "checkpoint": Port(
             "Model",
-            "pretrain's or classification's artifact, or a .pth, .pth.tar or .safetensors file",
+            "pretrain's, classification's or segmentation's artifact, a .pth, .pth.tar, .ckpt, "
+            ".safetensors or detectron2's .pkl file, or a folder of Hugging Face",
             optional=True,
             foreign=True,
         ),

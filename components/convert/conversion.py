@@ -8,7 +8,7 @@ from torch import Tensor
 
 from components.convert import ConvertConfig
 from components.convert.detectron2_layout import detectron2_features, detectron2_tensors
-from components.convert.sources import find_encoder
+from components.convert.encoders import find_encoder
 from components.core.errors import DataError
 from components.core.log import get_logger
 from components.core.main import Job
@@ -36,7 +36,15 @@ def run(job: Job[ConvertConfig]) -> None:
     checkpoint = job.input("checkpoint") if job.has_input("checkpoint") else None
     encoder = find_encoder(checkpoint, config)
     origin = config.origin or encoder.origin
-    log.info("encoder found", source=encoder.source, architecture=config.architecture)
+    log.info(
+        "encoder found",
+        source=encoder.source,
+        architecture=config.architecture,
+        passed_over=list(encoder.others),
+    )
+    if encoder.assumed:
+        log.warning("taken for granted", what=encoder.assumed)
+        job.facts["assumed"] = encoder.assumed
     write_backbone(encoder.backbone, origin, folder)
     difference = max_feature_difference(encoder.backbone, folder)
     if not difference <= config.tolerance:  # not a number is no proof either
@@ -50,6 +58,7 @@ def run(job: Job[ConvertConfig]) -> None:
         origin=origin,
         max_feature_difference=difference,
         ignored_tensors=list(encoder.ignored),
+        other_encoders=list(encoder.others),
     )
     log.info("converted", origin=origin, max_feature_difference=difference)
 

@@ -1,81 +1,88 @@
-"""Finds the encoder in a checkpoint, whatever wrote it, under the names of torchvision."""
+"""Finds the encoder in a checkpoint, whatever wrote it, by its header alone: names and shapes.
 
-from collections.abc import Callable, Mapping
+Nothing here needs torch: a plan asks the same questions as the stage, before anything is spent.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import BaseModel
-from torch import Tensor
 
 from components.convert import ConvertConfig, Source
-from components.convert.pickles import PickledCheckpoint, TensorRecord
+from components.convert.checkpoints import Checkpoint, parameters_trained
+from components.convert.layouts import Candidate, Shape, candidates, origin_of, unwrapped
+from components.convert.pickles import TensorRecord
 from components.core.errors import ConfigError, DataError
-from components.core.manifest import file_sha256
-from components.vision.architectures import CARD, ENCODER_WEIGHTS, MODEL_CARD, Architecture
-from components.vision.backbones import (
-    Backbone,
-    build_backbone,
-    load_weights,
-    random_backbone,
-    read_tensors,
+from components.core.manifest import (
+    HUGGING_FACE_WEIGHTS,
+    MANIFEST,
+    Manifest,
+    file_sha256,
+    read_manifest,
+)
+from components.vision.architectures import (
+    CARD,
+    ENCODER_WEIGHTS,
+    MEAN,
+    MODEL_CARD,
+    STD,
+    Architecture,
+    misfit,
+    tensor_shapes,
 )
 
-PREFIXES: Mapping[str, Source] = {
-    "module.encoder_q.": "moco",  # the authors' model, inside DistributedDataParallel
-    "encoder_q.": "moco",
-    "module.": "resnet",
-    "": "resnet",
-}
-HEAD = "fc."  # of v1 and supervised models fc.weight, of v2 fc.0.weight and fc.2.weight
-CONTAINERS = ("state_dict", "model")  # where training scripts put the state dict
 SHOWN_NAMES = 6
+ASSUMED = {
+    "detectron2": "images in RGB, and strides in the 3x3 convolutions: detectron2's weights do not "
+    "say, and many of its models have BGR, and strides in the 1x1"
+}
+"""What is taken for granted of a dialect's checkpoints."""
+COUNTER = "num_batches_tracked"  # torch before 0.4.1 had none, and nothing reads them
 
 
-class Encoder(NamedTuple):
-    """What was found in a checkpoint.
+class Located(NamedTuple):
+    """Where in a checkpoint the encoder is, and what it is.
 
     Attributes:
-        backbone: The source's own encoder, in evaluation mode.
+        checkpoint: The file.
+        records: The encoder's tensors by torchvision's names.
         source: What the checkpoint turned out to be.
-        origin: What initialised it, as far as the checkpoint tells.
-        ignored: Tensors that belong to the encoder's head.
+        origin: What it was trained by, as far as the checkpoint tells.
+        ignored: Tensors that lie beside the encoder: heads, projectors, prototypes, queues.
+        others: Prefixes of other encoders in the file.
+        assumed: What had to be taken for granted, because such files do not say it.
     """
 
-    backbone: Backbone
+    checkpoint: Checkpoint
+    records: Mapping[str, TensorRecord]
     source: Source
     origin: str
-    ignored: list[str]
+    ignored: Sequence[str] = ()
+    others: Sequence[str] = ()
+    assumed: str | None = None
 
 
-def find_encoder(checkpoint: Path | None, config: ConvertConfig) -> Encoder:
-    """Load the encoder of a checkpoint, or make the random one.
+def locate(path: Path, config: ConvertConfig) -> Located:
+    """Find the encoder of a checkpoint without reading a weight.
 
     Args:
-        checkpoint: A file, or the folder of an artifact; None for source `random` only.
+        path: A file, or the folder of an artifact.
         config: Says what it must be, unless `auto`.
 
     Raises:
-        ConfigError: if the source needs a checkpoint and there is none, or the other way round.
-        DataError: if the checkpoint is another than the config says, is damaged, or does not
+        ConfigError: if the config says of an artifact what is for files.
+        DataError: if the checkpoint is another than the config says, is cut, or does not
             hold every tensor of the architecture; the tensors are named.
     """
-    if (checkpoint is None) != (config.source == "random"):
-        raise ConfigError(
-            f"source {config.source!r} needs --input.checkpoint; without one, say source 'random'"
-            if checkpoint is None
-            else f"source 'random' reads no checkpoint; leave {checkpoint} out, or name its source"
-        )
-    if checkpoint is None:
-        backbone = random_backbone(config.architecture, config.seed)
-        return Encoder(backbone.eval(), "random", "random", [])
-    encoder = (_from_artifact if checkpoint.is_dir() else _from_file)(checkpoint, config)
-    if config.source not in ("auto", encoder.source):
+    located = (_in_artifact if path.is_dir() else _in_file)(path, config)
+    if config.source not in ("auto", located.source):
         raise DataError(
-            f"{checkpoint} is of source {encoder.source!r}, and the config insists on "
-            f"{config.source!r}; set source to {encoder.source!r} or 'auto', or give another file"
+            f"{path} is of source {located.source!r}, and the config insists on "
+            f"{config.source!r}; set source to {located.source!r} or 'auto', or give another file"
         )
-    return encoder
+    return located
 
 
 class _ModelCard(BaseModel):
@@ -85,9 +92,12 @@ class _ModelCard(BaseModel):
     mechanism: str | None = None  # of pretrain's only
 
 
-def _from_artifact(folder: Path, config: ConvertConfig) -> Encoder:
+def _in_artifact(folder: Path, config: ConvertConfig) -> Located:
     if (folder / CARD).exists():
-        raise DataError(f"{folder} is a converted backbone already; use it as it is")
+        raise DataError(
+            f"{folder} is a converted backbone already; use it as it is, or give what it was "
+            "converted from"
+        )
     for name in ("prefix", "sha256"):
         if getattr(config, name) is not None:
             raise ConfigError(
@@ -99,126 +109,300 @@ def _from_artifact(folder: Path, config: ConvertConfig) -> Encoder:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder} has no readable {MODEL_CARD}: {error}\n"
-            "Give an artifact of pretrain or classification, or a checkpoint file"
+            "Give an artifact of pretrain, classification or segmentation, or a checkpoint file"
         ) from None
     if card.architecture != config.architecture:
         raise DataError(
-            f"{folder} is a {card.architecture}, the config says {config.architecture}; "
-            f"set architecture to {card.architecture}"
+            f"{folder} is a {card.architecture}, the config says {config.architecture}"
+            f"{_of_scale(config.architecture)}; set architecture to {card.architecture}"
         )
-    backbone = _encoder(config.architecture, read_tensors(folder / ENCODER_WEIGHTS), folder)
-    if card.mechanism is None:
-        return Encoder(backbone, "classification", "supervised", [])
-    return Encoder(backbone, "pretrain", card.mechanism, [])
+    checkpoint = Checkpoint(folder / ENCODER_WEIGHTS)
+    records = checkpoint.containers.get("", {})
+    fault = misfit(tensor_shapes(config.architecture), _shapes(records), config.architecture)
+    if fault:
+        raise DataError(f"{folder} {fault}\nRun the stage that made it again")
+    source: Source = "classification"
+    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+    if card.mechanism is not None:
+        return Located(checkpoint, records, "pretrain", card.mechanism)
+    if manifest and manifest.stage == "segmentation":
+        source = "segmentation"
+    return Located(checkpoint, records, source, _trained_origin(manifest))
 
 
-def _from_file(path: Path, config: ConvertConfig) -> Encoder:
+def _trained_origin(manifest: Manifest | None) -> str:
+    """Say what made a classifier's or a segmenter's encoder: a frozen one is what it was before."""
+    backbone = manifest.inputs.get("backbone") if manifest else None
+    before = str(backbone.facts.get("origin", "unknown")) if backbone else "random"
+    if manifest and manifest.stage == "classification.linear":
+        return before if backbone else "unknown"
+    return "supervised" if before == "random" else f"{before}_finetuned"
+
+
+def _in_file(path: Path, config: ConvertConfig) -> Located:
     if config.sha256 is not None and not (found := file_sha256(path)).startswith(config.sha256):
         raise DataError(
             f"{path} has SHA-256 {found}, expected {config.sha256}...; "
             "fetch it again, or correct sha256"
         )
-    names, load = _open(path)
-    prefix = config.prefix if config.prefix is not None else _find_prefix(path, names, config)
-    inside = [name for name in names if name.startswith(prefix)]
-    if not inside:
-        raise _no_encoder(path, names, f"begins with {prefix!r}")
-    head = [name for name in inside if name.startswith(prefix + HEAD)]
-    tensors = load([name for name in inside if name not in head])
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    backbone = _encoder(config.architecture, tensors, path)
-    source = PREFIXES.get(prefix, "resnet")
-    return Encoder(backbone, source, "moco" if source == "moco" else "supervised", head)
-
-
-def _open(path: Path) -> tuple[list[str], Callable[[list[str]], dict[str, Tensor]]]:
-    """Return the names of the tensors in a file, and what loads some of them."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[8:] == b"{":  # safetensors: the size of a JSON header, then the header
-        tensors = read_tensors(path)
-        return list(tensors), lambda names: {name: tensors[name] for name in names}
-    checkpoint = PickledCheckpoint(path)
-    records = _state_dict(path, checkpoint.content)
-    return list(records), lambda names: checkpoint.load({name: records[name] for name in names})
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, TensorRecord]:
-    """Find the state dict in a checkpoint: it is the content, or in a container of scripts."""
-    candidates = [content]
-    if isinstance(content, dict):
-        candidates += [content[name] for name in CONTAINERS if name in content]
-    for candidate in candidates:
-        if isinstance(candidate, dict):
-            records = {
-                name: value
-                for name, value in candidate.items()
-                if isinstance(name, str) and isinstance(value, TensorRecord)
-            }
-            if records:
-                return records
-    held = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-    raise DataError(
-        f"{path} holds no tensors, but {held or 'nothing'}; a state dict is looked for at the top "
-        f"and under {' and '.join(CONTAINERS)}: give a checkpoint that has one"
-    )
-
-
-def _find_prefix(path: Path, names: list[str], config: ConvertConfig) -> str:
-    """Choose the prefix under which most tensors of the architecture are found."""
-    with torch.device("meta"):
-        wanted = set(build_backbone(config.architecture).state_dict())
-    hits = {
-        prefix: sum(
-            name.startswith(prefix) and name.removeprefix(prefix) in wanted for name in names
-        )
-        for prefix in PREFIXES
-    }
-    best = max(hits, key=hits.__getitem__)
-    if not hits[best]:
-        raise _no_encoder(path, names, f"fits a {config.architecture}")
-    return best
-
-
-def _no_encoder(path: Path, names: list[str], what: str) -> DataError:
-    """Name what the file has instead, and the prefixes that would read as an encoder."""
-    first = "conv1.weight"
-    roots = [name.removesuffix(first) for name in names if name.endswith(first)]
-    encoders = [root for root in roots if "layer" not in root]
-    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-    way_out = (
-        f"an encoder seems to begin with {' or '.join(map(repr, encoders[:SHOWN_NAMES]))}: set "
-        "prefix to that"
-        if encoders
-        else "give a checkpoint of a ResNet with torchvision's names"
-    )
-    known = ", ".join(f"{prefix + first!r} ({source})" for prefix, source in PREFIXES.items())
-    return DataError(
-        f"{path}: none of its {len(names)} tensors {what}. Found: {shown}\n"
-        f"Known names: {known}; {way_out}"
-    )
-
-
-def _encoder(architecture: Architecture, tensors: Mapping[str, Tensor], where: Path) -> Backbone:
-    """Load tensors into the source's own model, in single precision, all of them or none."""
-    backbone = build_backbone(architecture)
-    wanted = backbone.state_dict()
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    if not counters & tensors.keys():  # torch before 0.4.1 had none, and its files are around
-        tensors = {**tensors, **{name: wanted[name] for name in counters}}
-    unusable = [
-        name
-        for name, tensor in tensors.items()
-        if name in wanted
-        and (
-            tensor.is_floating_point() != wanted[name].is_floating_point()
-            or not bool(torch.isfinite(tensor).all())
-        )
-    ]
-    if unusable:
+    _check_hugging_face(path)
+    checkpoint = Checkpoint(path)
+    if not checkpoint.containers:
+        content = checkpoint.content
+        held = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError(
-            f"{where}: {len(unusable)} tensors are not finite numbers of the right type: "
-            f"{', '.join(unusable[:SHOWN_NAMES])}; give a checkpoint from before training diverged"
+            f"{path} holds no tensors, but {held or 'nothing'}; give a checkpoint with the "
+            "state_dict() of a ResNet in it"
         )
-    load_weights(backbone, tensors, str(where))
-    return backbone.eval()
+    encoder, others = _choose(checkpoint, config)
+    container = checkpoint.containers[encoder.container]
+    records = {name: container[original] for name, original in encoder.tensors.items()}
+    shapes = _shapes(container)
+    origin = origin_of(encoder, shapes, parameters_trained(checkpoint.content))
+    return Located(
+        checkpoint,
+        records,
+        "moco" if origin == "moco" else "resnet",
+        origin,
+        _beside(checkpoint, encoder, others),
+        [other.path for other in others],
+        ASSUMED.get(encoder.dialect),
+    )
+
+
+def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, list[Candidate]]:
+    """Choose the encoder that is meant; return it and the others that fit.
+
+    Of an encoder and its moving average by momentum it is the encoder, which is what all
+    such methods are measured by. Where that does not decide, the user is asked.
+    """
+    path, architecture = checkpoint.path, config.architecture
+    known = candidates(checkpoint.containers)
+    if config.prefix is not None:
+        wanted = unwrapped(f"{config.prefix.rstrip('.')}.").rstrip(".")
+        meant = [one for one in known if one.path.rstrip(".") == wanted]
+        meant = meant or [one for one in known if one.prefix.rstrip(".") == wanted]
+        if not meant:
+            raise _no_encoder(checkpoint, known, f"begins with {config.prefix!r}", config)
+    else:
+        meant = known
+    if not meant:
+        raise _no_encoder(checkpoint, known, f"fits a {architecture}", config)
+    faults = {id(one): _fault(checkpoint, one, config) for one in meant}
+    fitting = sorted((one for one in meant if not faults[id(one)]), key=lambda one: one.follows)
+    whole = _distinct(checkpoint, fitting)
+    leading = [one for one in whole if not one.follows]
+    partial = [
+        one for one in meant if faults[id(one)] and not one.follows and _is_most(one, architecture)
+    ]
+    if not leading and partial and config.prefix is None:
+        raise _incomplete(checkpoint, partial, known, whole, config)
+    if not whole:
+        raise _incomplete(checkpoint, meant, known, [], config)
+    leading = leading or whole
+    if len(leading) > 1:
+        options = "\n".join(f"  prefix={_shown(one, known)}" for one in leading)
+        raise DataError(
+            f"{path} holds {len(leading)} encoders that fit a {architecture}; say which one, "
+            f"by prefix:\n{options}"
+        )
+    return leading[0], [
+        one for one in known if one != leading[0] and not _fault(checkpoint, one, config)
+    ]
+
+
+def _fault(checkpoint: Checkpoint, encoder: Candidate, config: ConvertConfig) -> str | None:
+    """Say what of the architecture is missing, misshapen or too much."""
+    wanted = tensor_shapes(config.architecture)
+    given = _shapes_of(checkpoint, encoder)
+    optional = {name for name in wanted if name.endswith(COUNTER) and name not in given}
+    kept = {name: shape for name, shape in wanted.items() if name not in optional}
+    fault = misfit(kept, given, config.architecture)
+    return fault and fault.replace(f"of {len(kept)} tensors", f"of {len(wanted)} tensors")
+
+
+def _incomplete(
+    checkpoint: Checkpoint,
+    meant: Sequence[Candidate],
+    known: Sequence[Candidate],
+    whole: Sequence[Candidate],
+    config: ConvertConfig,
+) -> DataError:
+    """Say what the most complete encoder of some is, and what of it does not fit."""
+    architecture = config.architecture
+    best = max(meant, key=lambda one: (_hits(one, architecture), not one.follows))
+    described = _described(_shapes_of(checkpoint, best))
+    another = described != _described(tensor_shapes(architecture))
+    instead = "".join(f", or take prefix={_shown(one, known)}" for one in whole)
+    return DataError(
+        f"{checkpoint.path}: {described} under {_shown(best, known)!r} "
+        f"{_fault(checkpoint, best, config)}\n"
+        f"Nothing was loaded; give a complete checkpoint of this architecture"
+        f"{_of_scale(architecture) if another else ''}{instead}"
+    )
+
+
+def _hits(encoder: Candidate, architecture: Architecture) -> int:
+    return len(encoder.tensors.keys() & tensor_shapes(architecture).keys())
+
+
+def _is_most(encoder: Candidate, architecture: Architecture) -> bool:
+    return 2 * _hits(encoder, architecture) > len(tensor_shapes(architecture))
+
+
+def _distinct(checkpoint: Checkpoint, encoders: list[Candidate]) -> list[Candidate]:
+    """Leave out what is there twice: frameworks keep one module under two names."""
+    kept: list[Candidate] = []
+    for encoder in encoders:
+        if not any(_same(checkpoint, encoder, other) for other in kept):
+            kept.append(encoder)
+    return kept
+
+
+def _same(checkpoint: Checkpoint, one: Candidate, other: Candidate) -> bool:
+    def data(encoder: Candidate, name: str) -> tuple[Any, ...]:
+        record = checkpoint.containers[encoder.container][encoder.tensors[name]]
+        return (*record[1:], bytes(checkpoint.data(name, record)))
+
+    def same(name: str) -> bool:
+        first, second = (
+            checkpoint.containers[encoder.container][encoder.tensors[name]]
+            for encoder in (one, other)
+        )
+        return first == second or data(one, name) == data(other, name)
+
+    return one.tensors.keys() == other.tensors.keys() and all(map(same, one.tensors))
+
+
+def _beside(checkpoint: Checkpoint, encoder: Candidate, others: Sequence[Candidate]) -> list[str]:
+    """Name the tensors that are in no encoder, as they are called beside the chosen one."""
+    taken = {(one.container, name) for one in (encoder, *others) for name in one.tensors.values()}
+    return [
+        name if container == encoder.container or not container else f"{container}.{name}"
+        for container, names in checkpoint.containers.items()
+        for name in names
+        if (container, name) not in taken
+    ]
+
+
+def _shapes(records: Mapping[str, TensorRecord]) -> dict[str, Shape]:
+    return {name: record.shape for name, record in records.items()}
+
+
+def _shapes_of(checkpoint: Checkpoint, encoder: Candidate) -> dict[str, Shape]:
+    container = checkpoint.containers[encoder.container]
+    return {name: container[original].shape for name, original in encoder.tensors.items()}
+
+
+def _shown(encoder: Candidate, known: Sequence[Candidate]) -> str:
+    """Return the shortest prefix by which an encoder can be asked for."""
+    alike = [one for one in known if one.prefix == encoder.prefix]
+    return encoder.prefix if len(alike) == 1 else encoder.path
+
+
+def _described(shapes: Mapping[str, Shape]) -> str:
+    """Say by its blocks what a ResNet is."""
+    blocks = tuple(
+        len({name.split(".")[1] for name in shapes if name.startswith(f"layer{layer}.")})
+        for layer in range(1, 5)
+    )
+    bottleneck = any(name.startswith("layer1.0.conv3") for name in shapes)
+    depths: dict[tuple[bool, tuple[int, ...]], str] = {
+        (False, (1, 1, 1, 1)): "the miniature's encoder, resnet_digits,",
+        (False, (2, 2, 2, 2)): "a ResNet-18",
+        (False, (3, 4, 6, 3)): "a ResNet-34",
+        (True, (3, 4, 6, 3)): "a ResNet-50",
+        (True, (3, 4, 23, 3)): "a ResNet-101",
+        (True, (3, 8, 36, 3)): "a ResNet-152",
+    }
+    kind = "bottleneck" if bottleneck else "basic"
+    return depths.get((bottleneck, blocks), f"a ResNet of {blocks} {kind} blocks")
+
+
+def _of_scale(architecture: Architecture) -> str:
+    """Say where an architecture is wanted: people meet the miniature's by an option of `moco`."""
+    if architecture == "resnet_digits":
+        return (
+            " (resnet_digits is the miniature's own, which `--scale digits` takes and pre-trains; "
+            "a ResNet-50 is for `--scale full`)"
+        )
+    return " (the paper's, of `--scale full`)"
+
+
+def _no_encoder(
+    checkpoint: Checkpoint, known: Sequence[Candidate], what: str, config: ConvertConfig
+) -> DataError:
+    """Name what the file has instead, and the prefixes that would read as an encoder."""
+    names = [
+        f"{container}.{name}" if container else name
+        for container, records in checkpoint.containers.items()
+        for name in records
+    ]
+    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    whole = [one for one in known if not _fault(checkpoint, one, config)]
+    way_out = (
+        f"set prefix to {' or '.join(repr(_shown(one, known)) for one in whole)}"
+        if whole
+        else f"give a checkpoint of a {config.architecture} under the names of torchvision, "
+        "detectron2, Hugging Face or an nn.Sequential, whatever stands before them"
+    )
+    return DataError(
+        f"{checkpoint.path}: none of its {len(names)} tensors {what}. Found: {shown}\n{way_out}"
+    )
+
+
+def _check_hugging_face(path: Path) -> None:
+    """Refuse weights whose config, beside them, says what tensors do not show.
+
+    Raises:
+        DataError: for a network that computes otherwise, or wants other images.
+    """
+    known = {
+        "downsample_in_bottleneck": False,
+        "downsample_in_first_stage": False,
+        "hidden_act": "relu",
+        "output_stride": 32,
+    }
+    config = _json_beside(path, "config.json")
+    images = {
+        **_json_beside(path, "preprocessor_config.json"),
+        **{f"image_{name}": value for name, value in _pretrained(config).items()},
+    }
+    faults = [
+        f"{name} is {config[name]!r}, and {value!r} is needed"
+        for name, value in known.items()
+        if config.get(name, value) != value
+    ]
+    for name, value in (("image_mean", MEAN), ("image_std", STD)):
+        given = images.get(name)
+        if isinstance(given, list) and not _close(given, value):
+            faults.append(f"{name} is {given}, and ImageNet's is needed")
+    if faults:
+        raise DataError(
+            f"{path}: by the files beside it {'; '.join(faults)}. Its features would not be what "
+            "it was trained for; give a checkpoint of torchvision's ResNet for ImageNet's pixels"
+        )
+
+
+def _close(given: list[Any], pixels: tuple[float, ...]) -> bool:
+    return len(given) == len(pixels) and all(
+        isinstance(value, int | float) and abs(255 * value - pixel) < 1
+        for value, pixel in zip(given, pixels, strict=True)
+    )
+
+
+def _pretrained(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return timm's description of the images in its `config.json`."""
+    described = config.get("pretrained_cfg")
+    return described if isinstance(described, dict) else {}
+
+
+def _json_beside(path: Path, name: str) -> Mapping[str, Any]:
+    beside = path.with_name(name)
+    if path.name not in HUGGING_FACE_WEIGHTS or not beside.is_file():
+        return {}
+    try:
+        content = json.loads(beside.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{beside} cannot be read: {error}; fetch it again") from None
+    return content if isinstance(content, dict) else {}

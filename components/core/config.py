@@ -36,6 +36,18 @@ class Config(BaseModel):
         """
         return {}
 
+    def inspect(self, inputs: Mapping[str, Path]) -> None:
+        """Refuse inputs that the work cannot use, as far as a glance shows.
+
+        Asked when a plan is made, of what exists already; neither torch nor numpy is there.
+
+        Args:
+            inputs: Files and artifacts by port.
+
+        Raises:
+            MocoError: saying what does not fit.
+        """
+
     def derive(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, validated like a new one."""
         return parse_config(type(self), {**self.model_dump(mode="json"), **changes})

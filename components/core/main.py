@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Never
+from typing import Any, Generic, Never, TypeVar
 
 from pydantic import JsonValue
 
@@ -34,12 +34,15 @@ from components.core.manifest import (
     file_sha256,
     hash_folder,
     verify,
+    weights_in,
     write_manifest,
 )
 from components.core.metrics import METRICS, read_metrics, tell_platform
 from components.core.ports import Ports
 from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
 from components.core.version import code_of, image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,9 @@ def _verified(
         paths[name] = path = Path(where) if mounted else ports.input(name, where)
         if not path.exists():
             raise DataError(f"input {name}: {where} does not exist")
+        called = path.name
+        if port.foreign and path.is_dir():
+            paths[name] = path = _told_of(where, weights_in, path)
         if mounted:
             lineages[name] = Lineage(origin="mount", name=str(path))
         elif path.is_file():
@@ -204,10 +210,10 @@ def _verified(
                 raise DataError(f"input {name}: {where} is a file; it must be an artifact's folder")
             size = path.stat().st_size
             lineages[name] = Lineage(
-                origin="file", name=path.name, digest=file_sha256(path), file_count=1, size=size
+                origin="file", name=called, digest=file_sha256(path), file_count=1, size=size
             )
         else:
-            manifest = _verify(path, where)
+            manifest = _told_of(where, verify, path)
             if manifest.kind != port.kind:
                 raise DataError(
                     f"input {name}: {where} is a {manifest.kind} made by {manifest.stage}; "
@@ -218,10 +224,10 @@ def _verified(
     return paths, manifests, lineages
 
 
-def _verify(path: Path, where: str) -> Manifest:
-    """Verify an artifact; what is wrong is told of where it came from, not of the scratch."""
+def _told_of(where: str, look: Callable[[Path], T], path: Path) -> T:
+    """Look at an input; what is wrong is told of where it came from, not of the scratch."""
     try:
-        return verify(path)
+        return look(path)
     except DataError as error:
         raise DataError(str(error).replace(str(path), where)) from None
 

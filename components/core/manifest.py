@@ -19,6 +19,8 @@ from components.core.stage import Kind
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"  # stands in an output folder until the manifest does
+HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Names of the weights in a folder of Hugging Face, the better first."""
 LISTED_FILES = 16  # a lineage names the files of an artifact up to this many
 
 
@@ -189,6 +191,25 @@ def is_safe_name(name: str) -> bool:
     """Say whether a relative POSIX path stays inside its folder."""
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def weights_in(folder: Path) -> Path:
+    """Return the weights that a folder from elsewhere stands for; an artifact stands for itself.
+
+    Raises:
+        DataError: if it is neither an artifact nor a folder of Hugging Face.
+    """
+    if any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
+        return folder
+    for name in HUGGING_FACE_WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    held = sorted(path.name for path in folder.iterdir())
+    raise DataError(
+        f"{folder} has no {MANIFEST}, so it is no finished artifact, and no "
+        f"{' or '.join(HUGGING_FACE_WEIGHTS)}: give the checkpoint file itself, one of "
+        f"{', '.join(held[:LISTED_FILES]) or 'which there is none'}"
+    )
 
 
 def walk_lineage(

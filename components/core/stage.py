@@ -33,7 +33,8 @@ class Port:
         description: One line for the help.
         optional: An input that may be left out.
         many: An input that takes any number of artifacts, each under a key of its own.
-        foreign: An input that may also be a single file from elsewhere, without a manifest.
+        foreign: An input that may also be a single file from elsewhere, without a manifest, or
+            a folder of Hugging Face, which stands for its weights.
     """
 
     kind: Kind

@@ -97,9 +97,9 @@ class Table(Config):
     def fill(self, row: str, column: str) -> str:
         """Return the command that fills one cell."""
         given = next((one.given for one in self.rows if one.key == row and one.given), None)
-        command = f"{self.command} {given}" if given else self.command
-        command = command.replace("{trials}", str(self.trials))
-        return command.replace("{row}", row).replace("{column}", column)
+        command = self.command.replace("{trials}", str(self.trials))
+        command = command.replace("{row}", row).replace("{column}", column)
+        return f"{command} {given}" if given else command
 
     def _faults(self) -> Iterator[str]:
         rows = [row.key for row in self.rows]

@@ -22,11 +22,11 @@ from components.vision.architectures import (
     TORCHVISION_WEIGHTS,
     Architecture,
     BackboneCard,
+    misfit,
 )
 from components.vision.norm import normalise
 
 STAGES = ("res2", "res3", "res4", "res5")
-SHOWN_FAULTS = 8  # tensor names in an error, for each kind of fault
 
 
 class Backbone(nn.Module):
@@ -240,27 +240,13 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     Raises:
         DataError: naming the missing, unexpected and misshapen tensors, and `where` they are from.
     """
-    wanted = module.state_dict()
-    faults = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ],
-    }
-    if any(faults.values()):
-        told = "\n".join(
-            f"  {len(names)} {kind}: {', '.join(names[:SHOWN_FAULTS])}"
-            + (", ..." if len(names) > SHOWN_FAULTS else "")
-            for kind, names in faults.items()
-            if names
-        )
-        architecture = getattr(module, "architecture", type(module).__name__)
+    wanted, given = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (module.state_dict(), tensors)
+    )
+    if fault := misfit(wanted, given, getattr(module, "architecture", type(module).__name__)):
         raise DataError(
-            f"{where} does not fit a {architecture} of {len(wanted)} tensors:\n{told}\n"
-            "Nothing was loaded; give a complete checkpoint of this architecture"
+            f"{where} {fault}\nNothing was loaded; give a complete checkpoint of this architecture"
         )
     module.load_state_dict(dict(tensors), strict=True)
 

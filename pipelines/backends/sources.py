@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.core.config import nearest
 from components.core.errors import DataError, MocoError, UsageError
-from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify
+from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
 from components.core.store import KeyNotFound, is_remote, open_store
 from pipelines.plan import Existing, Mounted, Plan
 
@@ -65,7 +65,8 @@ def find_sources(
 
     Raises:
         UsageError: naming all data sets that were not given, or not known.
-        DataError: naming all folders and artifacts that are not there or not whole.
+        DataError: naming all folders and artifacts that are not there, are not whole, or cannot
+            be used by the steps that read them.
         StoreError: if a bucket cannot be reached.
     """
     _check_names(plan, folders, complete)
@@ -84,9 +85,25 @@ def find_sources(
             existing[source.uri] = _locate(source, foreign, runs)
         except DataError as error:
             faults.append(str(error))
+    if not faults:
+        faults += _unusable(plan, existing)
     if faults:
         raise DataError("\n".join(faults))
     return Sources(mounts, existing)
+
+
+def _unusable(plan: Plan, existing: Mapping[str, Path]) -> Iterator[str]:
+    """Say which steps cannot use the artifacts and files that they are given."""
+    for step in plan:
+        given = {
+            name: existing[source.uri]
+            for name, source in step.sources()
+            if isinstance(source, Existing)
+        }
+        try:
+            step.config.inspect(given)
+        except MocoError as error:
+            yield f"{step.name}: {error}\n(--set {step.name}.FIELD=VALUE sets a field of the step)"
 
 
 def _check_names(plan: Plan, folders: Mapping[str, str], complete: bool) -> None:
@@ -123,6 +140,8 @@ def _locate(source: Existing, foreign: bool, runs: Path) -> Path:
         path = Path(source.uri.removeprefix("file://")).expanduser().absolute()
     if not path.exists():
         raise DataError(f"{source.uri}: there is no such file or folder")
+    if foreign and path.is_dir():
+        path = weights_in(path)
     if path.is_file():
         if not foreign:
             raise DataError(f"{source.uri} is a file; a {source.kind} artifact's folder is needed")

@@ -1,5 +1,6 @@
 """`moco pull`: the artifacts of a run here, verified, or as a bundle elsewhere."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -181,7 +182,7 @@ def _sum_up(run: Run, pulled: Pulled, seconds: float) -> None:
     say(f"In {pulled.run.folder}")
     if pulled.missing:
         say(f"Not finished: {', '.join(pulled.missing)} (moco status {run.id})")
-    name = run.id if pulled.run == run else str(pulled.run.folder)
+    name = run.id if pulled.run == run else shlex.quote(str(pulled.run.folder))
     if any(cell.is_there for cell in cells_of(pulled.run).values()):
         say(f"Next: moco report {name}")
     else:

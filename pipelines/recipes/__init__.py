@@ -10,7 +10,10 @@ from typing import Any, Literal
 from components.core.config import C, apply_settings, nearest
 from components.core.errors import ConfigError, UsageError
 from components.report import Table
-from pipelines.plan import Existing, Plan
+from pipelines.plan import Existing, NameTakenError, Plan
+
+ROW = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # two underscores part the names of a cell
+LONGEST_ROW = 100  # characters: with a table's and a column's name it has to fit a file name
 
 ScaleName = Literal["full", "digits"]
 
@@ -110,13 +113,10 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
             or a config refuses it.
     """
     for name in options.own:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise UsageError(
-                f"--row {name}: small letters, digits and underscores make the name of a row"
-            )
-    plan = recipe.build(options)
+        _check_name(name)
+    plan = _build(recipe, options)
     tables = plan.report_config().tables
-    everything = recipe.build(replace(options, columns=None)).report_config().tables
+    everything = _build(recipe, replace(options, columns=None)).report_config().tables
     known = {
         "row": (options.rows, [row.key for table in tables for row in table.rows]),
         "column": (options.columns, [c.key for table in everything for c in table.columns]),
@@ -137,6 +137,34 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
                 f"{setting.target!r}{nearest(setting.target, targets)}"
             )
     return plan
+
+
+def _check_name(name: str) -> None:
+    """Refuse what cannot be the name of a row: it becomes part of steps, folders and cells."""
+    if not ROW.fullmatch(name):
+        raise UsageError(
+            f"--row {name}: small letters, digits and underscores make the name of a row, each "
+            "underscore alone between two others"
+        )
+    if len(name) > LONGEST_ROW:
+        raise UsageError(
+            f"--row {name[:20]}...: a row's name has at most {LONGEST_ROW} characters, and this "
+            f"has {len(name)}; it becomes part of file names"
+        )
+
+
+def _build(recipe: Recipe, options: Options) -> Plan:
+    """Build a plan in which no step of a user's row has the name of another step."""
+    try:
+        return recipe.build(options)
+    except NameTakenError as taken:
+        rows = [name for name in options.own if name in taken.name]
+        if not rows:
+            raise
+        raise UsageError(
+            f"--row {max(rows, key=len)}: two steps of the plan would be called {taken.name}; "
+            "give the row another name"
+        ) from None
 
 
 def _check_checkpoints(recipe: Recipe, options: Options, tables: Iterable[Table]) -> None:

@@ -1,6 +1,7 @@
 """What recipes share: the data of a scale, and a backbone for each initialisation."""
 
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from components.classification.imagenet import STAGE as IMAGENET
@@ -15,7 +16,7 @@ from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import STAGE as REPORT
 from components.report import Figure, Metric, Published, ReportConfig, Row, Table
-from pipelines.plan import Mounted, Output, Plan, Source, Step
+from pipelines.plan import Existing, Mounted, Output, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 
 NOT_PUBLIC = "the Instagram images (IG-1B) and what was trained on them are not public"
@@ -77,7 +78,7 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
             initialisations.
     """
     rows = [
-        row.derive(unobtainable=None, given=f"--init {row.key}={options.existing[row.key].uri}")
+        row.derive(unobtainable=None, given=_option("--init", row.key, options.existing))
         if row.key in options.existing
         else row
         for row in table.rows
@@ -85,8 +86,8 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
     if own_rows:
         known = {row.key for row in rows}
         rows += [
-            Row(key=name, name=name, given=f"--row {name}={one.uri}")
-            for name, one in options.own.items()
+            Row(key=name, name=name, given=_option("--row", name, options.own))
+            for name in options.own
             if name not in known
         ]
     columns = [c for c in table.columns if c.key in (options.columns or ())] or table.columns
@@ -98,6 +99,11 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
         trials=options.trials or (1 if options.scale == "digits" else table.trials),
         command=f"{table.command} --scale {options.scale}",
     )
+
+
+def _option(option: str, row: str, checkpoints: Mapping[str, Existing]) -> str:
+    """Write an option as a shell reads it, whatever is in the path."""
+    return f"{option} {shlex.quote(f'{row}={checkpoints[row].uri}')}"
 
 
 def cells(table: Table, options: Options) -> Iterator[Cell]:

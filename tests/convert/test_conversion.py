@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from components.convert.conversion import max_feature_difference, write_backbone
 from components.convert.detectron2_layout import detectron2_features
 from components.core.errors import DataError
-from components.core.manifest import verify
+from components.core.manifest import Lineage, read_manifest, verify, write_manifest
 from components.vision.backbones import STAGES, Backbone, load_backbone, random_backbone
 from tests.convert.making import (
     artifact,
@@ -71,7 +71,7 @@ FILES: dict[str, tuple[Callable[[Backbone], Any], Save, str, str]] = {
         lambda e: {"state_dict": {**e.state_dict(), **dict(e.named_parameters())}},
         torch.save,
         "resnet",
-        "supervised",
+        "unknown",
     ),
     "safetensors": (supervised, save_file, "resnet", "supervised"),
 }
@@ -110,6 +110,28 @@ def test_every_activation_survives_from_our_own_artifacts(
     assert_same_features(encoder, folder, torch.randn(2, 3, 48, 48))
     assert facts(folder)["origin"] == origin
     assert verify(folder).inputs["checkpoint"].name == f"{stage}.encoder"
+
+
+@pytest.mark.parametrize(
+    ("stage", "before", "source", "origin"),
+    [
+        ("classification.linear", "moco_in1m", "classification", "moco_in1m"),
+        ("classification.linear", "random", "classification", "random"),
+        ("classification.imagenet", "random", "classification", "supervised"),
+        ("classification.imagenet", "moco_in1m", "classification", "moco_in1m_finetuned"),
+        ("segmentation", "moco_in1m", "segmentation", "moco_in1m_finetuned"),
+    ],
+)
+def test_an_encoder_is_called_by_what_trained_it_last(
+    tmp_path: Path, stage: str, before: str, source: str, origin: str
+) -> None:
+    """Linear classification trains a layer on top, and leaves the encoder what it was."""
+    folder = artifact(tmp_path / "model", trained_encoder(), stage)
+    backbone = Lineage(origin="stage", name="convert.backbone", facts={"origin": before})
+    manifest = read_manifest(folder).model_copy(update={"inputs": {"backbone": backbone}})
+    write_manifest(folder, manifest)
+    converted = facts(convert(folder, tmp_path / "backbone"))
+    assert (converted["source"], converted["origin"]) == (source, origin)
 
 
 def test_the_papers_resnet50_survives_from_the_authors_file(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import json
 import os
 import pickle
 import re
-from collections import OrderedDict
+import zipfile
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,8 +21,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.convert import STAGE
+from components.convert import STAGE, ConvertConfig
+from components.convert.encoders import load_tensors
 from components.convert.pickles import PickledCheckpoint, TensorRecord
+from components.convert.sources import locate
 from components.core.errors import ConfigError, DataError
 from components.core.main import run
 from components.vision.backbones import random_backbone
@@ -36,6 +41,16 @@ def refusal(checkpoint: Path | None, tmp_path: Path, **config: object) -> str:
         convert(checkpoint, tmp_path / "backbone", **config)
     assert not (tmp_path / "backbone" / "manifest.json").exists()
     return str(error.value)
+
+
+class Described:
+    """Pickles as an array that says of itself what it is told to say."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        return np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
 
 
 class Hostile:
@@ -86,7 +101,10 @@ def test_a_whole_pickled_model_is_refused_with_the_way_out(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name",
     [
+        b"collections\nCounter",
         b"collections\nOrderedDict",
+        b"numpy\ndtype",
+        b"numpy\nndarray",
         b"torch._utils\n_rebuild_tensor_v2",
         b"torch.nn.parameter\nParameter",
         b"torch\nSize",
@@ -99,6 +117,31 @@ def test_a_pickle_cannot_set_attributes_of_what_is_permitted(
 ) -> None:
     (tmp_path / "bad.pth").write_bytes(b"c" + name + b"\n" + state + b"b.")
     assert re.search("AttributeError|TypeError", refusal(tmp_path / "bad.pth", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (1, None, np.dtype("f4"), False, b""),
+        (1, (2.5,), np.dtype("f4"), False, b"1234"),
+        (1, (2,), np.dtype("f4"), False, b"1234"),
+        (1, (2,), np.dtype("O"), False, [1, 2]),
+        (1, (2,), "f4", False, b"12345678"),
+        (1,),
+    ],
+)
+def test_an_array_that_describes_itself_badly_is_refused(tmp_path: Path, state: Any) -> None:
+    arrays: dict[str, Any] = {n: t.numpy() for n, t in trained_encoder().state_dict().items()}
+    arrays["bn1.bias"] = Described(state)
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"model": arrays}))
+    message = refusal(tmp_path / "bad.pkl", tmp_path)
+    assert "bn1.bias" in message or "not a whole file" in message
+
+
+def test_a_dictionary_that_holds_itself_is_read_once(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"state_dict": trained_encoder().state_dict()}
+    content |= {"self": content, "again": {"self": content}}
+    convert(saved(content, tmp_path / "x.pth"), tmp_path / "backbone")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -117,7 +160,7 @@ def test_tensors_are_read_as_torch_reads_them(tmp_path: Path, legacy: bool) -> N
         },
     }
     checkpoint = PickledCheckpoint(saved(tensors, tmp_path / "tensors.pth", legacy))
-    read = checkpoint.load(checkpoint.content)
+    read = load_tensors(checkpoint, checkpoint.content)
     for name, tensor in tensors.items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name], tensor.detach())
@@ -141,7 +184,7 @@ def test_parameters_saved_before_torch_0_4_are_read(tmp_path: Path) -> None:
     tensor = torch.randn(3)
     content = OrderedDict(weight=ParameterOf2017(tensor), running_mean=tensor + 1)
     checkpoint = PickledCheckpoint(saved(content, tmp_path / "old.pth", legacy=True))
-    read = checkpoint.load(checkpoint.content)
+    read = load_tensors(checkpoint, checkpoint.content)
     assert torch.equal(read["weight"], tensor)
     assert torch.equal(read["running_mean"], tensor + 1)
 
@@ -174,7 +217,7 @@ def test_a_tensor_cannot_reach_outside_its_storage(tmp_path: Path, change: dict[
     checkpoint = PickledCheckpoint(saved({"x": torch.ones(4)}, tmp_path / "x.pth"))
     record: TensorRecord = checkpoint.content["x"]._replace(**change)
     with pytest.raises(DataError, match=r"tensor x (reaches|has)"):
-        checkpoint.load({"x": record})
+        load_tensors(checkpoint, {"x": record})
 
 
 def test_a_storage_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
@@ -182,7 +225,7 @@ def test_a_storage_that_claims_more_than_the_file_has_is_refused(tmp_path: Path)
     record: TensorRecord = checkpoint.content["x"]
     longer = record._replace(storage=record.storage._replace(numel=5), size=(5,))
     with pytest.raises(DataError, match="should have 5 elements, and has 16 bytes"):
-        checkpoint.load({"x": longer})
+        load_tensors(checkpoint, {"x": longer})
 
 
 @pytest.fixture(scope="module", params=["zip", "legacy"])
@@ -207,6 +250,36 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(
         PickledCheckpoint(path)
 
 
+def test_an_archive_saved_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved({"x": torch.full((3,), 3.25)}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.CRC for entry in archive.infolist()} == {0}
+    checkpoint = PickledCheckpoint(path)
+    assert load_tensors(checkpoint, checkpoint.content)["x"].tolist() == [3.25] * 3
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"best": np.float64(71.2), "meters": np.zeros(3)},
+        {"milestones": Counter({60: 1}), "seen": {"a", "b"}, "state": defaultdict(dict)},
+        {"args": Namespace(device=torch.device("cpu"), output=PurePosixPath("x"))},
+        {"amp": torch.float16, "note": b"\x00\x01", "z": 1j},
+    ],
+)
+def test_plain_data_beside_the_weights_is_passed_over(
+    tmp_path: Path, beside: dict[str, object]
+) -> None:
+    path = saved({"state_dict": supervised(trained_encoder()), **beside}, tmp_path / "x.pth")
+    located = locate(path, ConvertConfig(architecture="resnet_digits"))
+    assert set(located.records) == set(trained_encoder().state_dict())
+    assert {"fc.weight", "fc.bias"} <= set(located.ignored)
+
+
 def test_a_changed_byte_in_a_weight_is_noticed(tmp_path: Path) -> None:
     path = saved({"x": torch.full((1000,), 3.25)}, tmp_path / "x.pth")
     data = bytearray(path.read_bytes())
@@ -214,7 +287,7 @@ def test_a_changed_byte_in_a_weight_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     checkpoint = PickledCheckpoint(path)
     with pytest.raises(DataError, match="the bytes of x are damaged"):
-        checkpoint.load(checkpoint.content)
+        load_tensors(checkpoint, checkpoint.content)
 
 
 def test_a_web_page_saved_as_a_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -237,15 +310,24 @@ def test_another_architecture_names_what_does_not_fit(tmp_path: Path) -> None:
     assert "conv1.weight (16, 3, 3, 3) instead of (64, 3, 7, 7)" in message
 
 
-def test_names_of_other_code_are_told_with_the_prefix_that_reads_them(tmp_path: Path) -> None:
+def test_a_prefix_that_is_not_there_is_told_with_the_one_that_is(tmp_path: Path) -> None:
     """The released converter writes an empty model here, and says nothing."""
     state = {f"backbone.{name}": t for name, t in trained_encoder().state_dict().items()}
     path = saved({"state_dict": state}, tmp_path / "other.pth")
-    message = refusal(path, tmp_path)
-    assert "Found: backbone.conv1.weight" in message
-    assert "'module.encoder_q.conv1.weight' (moco)" in message
-    assert "'backbone.': set prefix" in message
+    message = refusal(path, tmp_path, prefix="encoder.")
+    assert "begins with 'encoder.'. Found: state_dict.backbone.conv1.weight" in message
+    assert "set prefix to 'backbone.'" in message
     convert(path, tmp_path / "converted", prefix="backbone.")
+
+
+def test_a_whole_moving_average_does_not_stand_in_for_a_partial_encoder(tmp_path: Path) -> None:
+    checkpoint = moco_checkpoint(trained_encoder())
+    del checkpoint["state_dict"]["module.encoder_q.layer2.0.bn1.bias"]
+    path = saved(checkpoint, tmp_path / "moco.pth.tar")
+    message = refusal(path, tmp_path)
+    assert "1 missing: layer2.0.bn1.bias" in message
+    assert "or take prefix=module.encoder_k." in message
+    convert(path, tmp_path / "converted", prefix="module.encoder_k.")
 
 
 def test_tensors_of_no_resnet_are_told(tmp_path: Path) -> None:

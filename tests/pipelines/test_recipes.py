@@ -1,5 +1,7 @@
 """Every recipe at every scale: what it plans, and what a user can change of it."""
 
+import shlex
+
 import pytest
 
 from components.core.errors import ConfigError, UsageError
@@ -134,6 +136,38 @@ def test_somebodys_own_checkpoint_is_one_more_row_and_ig1b_can_be_brought() -> N
     table = built.report_config().tables[0]
     assert table.fill("mine", "accuracy").endswith(" --row mine=mine.pth")
     assert table.fill("moco_ig1b", "accuracy").endswith(" --init moco_ig1b=theirs.pth")
+
+
+def test_paths_stand_in_commands_as_a_shell_reads_them() -> None:
+    path = "/data/mein Ordner/it's {row} $HOME.pth"
+    built = plan(
+        "inaturalist",
+        existing={"moco_ig1b": Existing(path, "Model")},
+        own={"mine": Existing(path, "Model")},
+    )
+    table = built.report_config().tables[0]
+    for option, row in (("--row", "mine"), ("--init", "moco_ig1b")):
+        words = shlex.split(table.fill(row, "accuracy"))
+        assert words[-2:] == [option, f"{row}={path}"]
+
+
+def test_a_row_that_would_share_a_steps_name_is_refused() -> None:
+    own = {"random_1": Existing("mine.pth", "Model")}
+    assert "convert_random_1" in plan("linear", own=own, trials=1).steps
+    with pytest.raises(UsageError, match="two steps of the plan would be called convert_random_1"):
+        plan("linear", own=own, trials=2)
+
+
+@pytest.mark.parametrize("name", ["m" * 101, "a__b", "a_", "_a", "1a", ""])
+def test_a_name_that_no_folder_or_cell_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--row {name[:20]}"):
+        plan("linear", own={name: Existing("mine.pth", "Model")})
+
+
+def test_the_longest_name_of_a_row_fits_a_file_name() -> None:
+    own = {"m" * 100: Existing("mine.pth", "Model")}
+    for recipe in ("appendix", "lvis"):
+        assert max(map(len, plan(recipe, own=own).cells())) < 250
 
 
 def test_ones_own_row_runs_beside_the_chosen_rows() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.core.errors import DataError
-from components.vision.architectures import Architecture
+from components.vision.architectures import Architecture, tensor_shapes
 from components.vision.backbones import (
     STAGES,
     Backbone,
@@ -164,3 +164,9 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(DataError, match="not a whole safetensors file"):
         load_backbone(folder)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_shapes_are_known_without_the_network(architecture: Architecture) -> None:
+    tensors = build_backbone(architecture).state_dict()
+    assert tensor_shapes(architecture) == {name: tuple(t.shape) for name, t in tensors.items()}
