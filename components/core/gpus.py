@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+IN_CODE_DIGEST = False  # plans are estimated by it, and nothing is trained by it
+
 Work = Literal["pretrain", "linear", "finetune", "segmentation", "fpn", "c4"]
 """What is timed, all of it with ResNet-50: pre-training, linear classification and fine-tuning at
 224 pixels, the FCN at crop 513, Mask R-CNN at 800."""

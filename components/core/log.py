@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+IN_CODE_DIGEST = False  # what a log shows, no result is computed from
+
 REDACTED = "[redacted]"
 _SECRET_NAME = re.compile(r"(?i)secret|password|passwd|token|credential|private_?key|access_?key$")
 _SECRET_ENVIRONMENT = (

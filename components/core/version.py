@@ -1,32 +1,24 @@
 """Which code runs: what decides whether an earlier result can be reused."""
 
-import ast
 import functools
-import hashlib
 import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import components
+from components.core.code_digest import code_digest
 from components.core.manifest import Code
 from components.core.stage import Stage
 
-ROOT = Path(components.__path__[0])
+IN_CODE_DIGEST = False  # it names what runs, and runs none of it
 
 
 def code_of(stage: Stage[Any]) -> Code:
-    """Identify the code of a stage.
-
-    The digest covers the sources and templates below `components/` that the
-    stage's module and its `run` module import, directly or not: changing the
-    report does not make a pre-training stale.
-    """
-    modules = (stage.module, stage.run.partition(":")[0])
-    return Code(version=_version(), commit=_commit(), digest=_digest(modules))
+    """Identify the code of a stage; what counts is said in `components.core.code_digest`."""
+    return Code(version=_version(), commit=_commit(), digest=code_digest(stage))
 
 
 @functools.cache
@@ -59,50 +51,8 @@ def _version() -> str:
 def _commit() -> str | None:
     if commit := os.environ.get("MOCO_COMMIT"):
         return commit
-    command = ["git", "-C", str(ROOT.parent), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(Path(components.__path__[0]).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-@functools.cache
-def _digest(modules: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(_reachable(modules)):
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _reachable(modules: tuple[str, ...]) -> set[Path]:
-    """Follow imports of `components` modules, those inside functions too."""
-    seen: set[str] = set()
-    files: set[Path] = set()
-    pending = list(modules)
-    while pending:
-        module = pending.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        path = ROOT.joinpath(*module.split(".")[1:])
-        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if not source.is_file():
-            continue  # a name inside a module, not a module
-        files.add(source)
-        files.update(source.parent.glob("*.j2"))
-        if "." in module:
-            pending.append(module.rpartition(".")[0])
-        pending += _imports(source)
-    return files
-
-
-def _imports(source: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source.read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "components")

@@ -14,6 +14,8 @@ from components.vision.datasets.semantic import palette
 from components.vision.decoding import Pixels, read_image
 from components.vision.pictures import PICTURES, Colour, write_sheet
 
+IN_CODE_DIGEST = False  # it shows results to people
+
 SHEET = f"{PICTURES}/predictions.jpg"
 SHOWN_SCORE = 0.5  # what is less certain would only cover the picture
 _SIDE = 640  # longer side at least, pixels: lines on a smaller image would cover it

@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from components.vision.decoding import Pixels
 
+IN_CODE_DIGEST = False  # it shows results to people
+
 Colour = tuple[int, int, int]
 
 PICTURES = "pictures"

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from components.core import version
+import components
+from components.core import code_digest, version
 from components.core.errors import ExitCode, UsageError
 from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
@@ -125,13 +126,19 @@ def test_changed_code_runs_again_and_goes_on_from_the_state_of_the_old(
 ) -> None:
     sources = tmp_path / "components"
     shutil.copytree(WORLD / "components", sources)
-    monkeypatch.setattr("components.core.version.ROOT", sources)
-    version._digest.cache_clear()
+    monkeypatch.setattr(components, "__path__", [components.__path__[0], str(sources)])
+    code_digest._digest.cache_clear()
     run_plan(chain(toy))
     broken, _ = run_plan(chain(toy, fails=1))
-    with (sources / "toy" / "work.py").open("a") as file:
-        file.write("# a change\n")
-    version._digest.cache_clear()
+    work = sources / "toy" / "work.py"
+    work.write_text("# a remark\n" + work.read_text())
+    code_digest._digest.cache_clear()
+
+    run, _ = run_plan(chain(toy))
+    assert set(states(run).values()) == {"reused"}
+
+    work.write_text(work.read_text() + "CHANGED = 1\n")
+    code_digest._digest.cache_clear()
 
     run, _ = run_plan(chain(toy))
     assert run.status("first").reason == "the code of toy changed"
