@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.core.errors import DataError, UsageError
 from components.core.manifest import MANIFEST
-from components.core.store import is_remote
+from components.core.store import is_remote, local_path
 from components.report import ReportConfig, Table
 from pipelines.plan import Existing, Output, Plan, Source
 from pipelines.runs import DONE, Run
@@ -114,7 +114,7 @@ def existing_artifact(run: Run, source: Existing) -> Path:
     pulled = pulled_artifact(run, source)
     if is_remote(source.uri) or pulled.exists():
         return pulled
-    return Path(source.uri.removeprefix("file://"))
+    return local_path(source.uri)
 
 
 def origin_of(run: Run) -> Run | None:

@@ -12,11 +12,19 @@ import structlog
 IN_CODE_DIGEST = False  # what a log shows, no result is computed from
 
 REDACTED = "[redacted]"
-_SECRET_NAME = re.compile(r"(?i)secret|password|passwd|token|credential|private_?key|access_?key$")
+_SECRET_NAME = re.compile(
+    r"(?i)secret|password|passwd|token|credential|private_?key|access_?key$|^authorization$"
+)
+# What follows, to the end of its line, signs a request: in texts of HTTP errors and in frames.
+_SIGNED = re.compile(
+    r"(?i)(AWS4-HMAC-SHA256|authorization['\"]?\s*[:=]|invalid header value)[^\n]*"
+)
 _SECRET_ENVIRONMENT = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "MINIO_SECRET_KEY",
+    "MINIO_SESSION_TOKEN",
     "MINIO_ROOT_PASSWORD",
 )
 
@@ -70,25 +78,28 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 
 def scrub(text: str) -> str:
-    """Blank the secrets of this process's environment in a text."""
-    for secret in known_secrets():
-        text = text.replace(secret, REDACTED)
-    return text
+    """Blank the secrets of this process's environment in a text, and what signs a request."""
+    return _scrubbed(text, known_secrets())
 
 
 def known_secrets() -> list[str]:
-    """Return the secret values that this process was given by environment."""
-    values = (os.environ.get(name, "") for name in _SECRET_ENVIRONMENT)
+    """Return the secret values that this process was given by environment.
+
+    Without the white space around them, which is left out where they are used.
+    """
+    values = (os.environ.get(name, "").strip() for name in _SECRET_ENVIRONMENT)
     return [value for value in values if len(value) >= 4]
 
 
+def _scrubbed(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return _SIGNED.sub(rf"\1 {REDACTED}", text)
+
+
 def _scrub(value: Any, secrets: list[str]) -> Any:
-    if not secrets:
-        return value
     if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-        return value
+        return _scrubbed(value, secrets)
     if isinstance(value, dict):
         return {
             key: REDACTED if _SECRET_NAME.search(str(key)) else _scrub(item, secrets)

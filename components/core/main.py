@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from components.core import log
 from components.core.config import C, not_installed
+from components.core.content import describe
 from components.core.errors import (
     ConfigError,
     DataError,
@@ -40,6 +41,7 @@ from components.core.manifest import (
 from components.core.metrics import METRICS, read_metrics, tell_platform
 from components.core.ports import Ports
 from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
+from components.core.store import local_path
 from components.core.version import code_of, image
 
 T = TypeVar("T")
@@ -53,7 +55,8 @@ class Job(Generic[C]):
         config: The validated config.
         paths: Input paths by port, or by `PORT.KEY`; every artifact is verified.
         manifests: Manifests of the inputs that are artifacts of ours, by the same names.
-        identity: Says which work this is: config, inputs and code, as JSON values.
+        identity: Says which work this is, as JSON values: config, digests of the artifacts that
+            it reads, content of the mounted data sets if it can be resumed, code.
         outputs: For each output an existing, empty folder; for HTML a file to write.
         state: Folder or URL for what must outlive a pod (checkpoints).
         facts: What the work wants in the manifest of its outputs.
@@ -152,7 +155,8 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
             manifests=manifests,
             identity={
                 "config": json.loads(invocation.config.to_json()),
-                "inputs": {name: one.digest or one.name for name, one in lineages.items()},
+                "inputs": {name: one.digest for name, one in lineages.items() if one.digest},
+                "data": {} if ports.helper or not stage.resumable else _content(lineages, paths),
                 "code": code_of(stage).digest,
             },
             outputs=outputs,
@@ -197,7 +201,7 @@ def _verified(
     for name, (port, source) in sources.items():
         mounted = isinstance(source, Mount)
         where = source.path if isinstance(source, Mount) else source
-        paths[name] = path = Path(where) if mounted else ports.input(name, where)
+        paths[name] = path = local_path(where) if mounted else ports.input(name, where)
         if not path.exists():
             raise DataError(f"input {name}: {where} does not exist")
         called = path.name
@@ -222,6 +226,13 @@ def _verified(
             manifests[name] = manifest
             lineages[name] = manifest.lineage()
     return paths, manifests, lineages
+
+
+def _content(lineages: Mapping[str, Lineage], paths: Mapping[str, Path]) -> dict[str, JsonValue]:
+    """Say what each mounted data set holds, by port; where it is mounted does not matter."""
+    mounted = {name: paths[name] for name, one in lineages.items() if one.origin == "mount"}
+    known: dict[Path, JsonValue] = {path: describe(path).to_json() for path in {*mounted.values()}}
+    return {name: known[path] for name, path in mounted.items()}
 
 
 def _told_of(where: str, look: Callable[[Path], T], path: Path) -> T:

@@ -12,7 +12,7 @@ from typing import Self
 from components.core.errors import DataError, NotWritableError
 from components.core.log import get_logger
 from components.core.publish import Publication
-from components.core.store import KeyNotFound, is_remote, open_store
+from components.core.store import KeyNotFound, is_remote, local_path, open_store
 from components.core.store.place import Place, Places
 from components.core.store.probe import probe
 
@@ -66,7 +66,7 @@ class Ports:
             state: Path or URL of in-flight state, if it is kept.
 
         Raises:
-            StoreError, NotWritableError: naming the URL.
+            StoreError, NotWritableError, UsageError: naming the URL.
         """
         written = [place.url for place in self._remote.values()]
         read = [url for url in inputs if is_remote(url)]
@@ -86,7 +86,7 @@ class Ports:
             DataError: when there is nothing.
         """
         if not is_remote(source):
-            return Path(source)
+            return local_path(source)
         place = self._places.find(source)
         log.info("fetching", input=name, url=place.url)
         try:
@@ -98,7 +98,7 @@ class Ports:
         """Return where an output is to be made."""
         if name in self._remote or self.helper:
             return self._scratch / "outputs" / name
-        return Path(self._outputs[name])
+        return local_path(self._outputs[name])
 
     def upload(self) -> None:
         """Put the finished outputs that belong into a bucket there.

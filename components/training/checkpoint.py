@@ -8,13 +8,14 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from components.core.content import Content
 from components.core.errors import ConfigError, DataError, DiskFullError, of_os_error
 from components.core.log import get_logger
 from components.core.manifest import FileEntry
@@ -43,11 +44,14 @@ class Checkpointer:
 
         Args:
             store: Where checkpoints live; it outlives this process.
-            identity: JSON that says which training this is: config, inputs, code.
-                A checkpoint of another training is refused.
+            identity: JSON that says which training this is: config, inputs, code, and as
+                `data` the content of each mounted data set by port. A checkpoint of another
+                training is refused.
         """
         self.store = store
         self.identity = json.loads(json.dumps(identity))  # as it reads after a save
+        self.forced: list[str] = []
+        """In what the training differs from those whose checkpoints it was made to go on from."""
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
 
@@ -116,11 +120,11 @@ class Checkpointer:
             self.store.sweep()
         for step in reversed(self._steps()):
             try:
-                identity, state = self._load(step)
+                manifest, state = self._load(step)
             except (DataError, HashMismatch, KeyNotFound, ValueError, KeyError) as error:
                 log.warning("checkpoint damaged; trying the one before", step=step, why=str(error))
                 continue
-            different = _differences(identity, self.identity)
+            different = _differences(manifest["identity"], self.identity)
             if different and not force:
                 raise ConfigError(
                     f"the checkpoint at step {step} in {self.store.url} belongs to another "
@@ -128,6 +132,10 @@ class Checkpointer:
                     + "\n  ".join(different)
                     + f"\nRestore them, remove the folder to start over, or set {FORCE}=1 to go on"
                 )
+            if different:
+                log.warning("forced to go on from another training's checkpoint", differ=different)
+            before = manifest.get("forced", [])
+            self.forced = [*before, *(f"step {step}: {one}" for one in different)]
             return step, state
         return None
 
@@ -150,6 +158,8 @@ class Checkpointer:
                 entries[name] = FileEntry(size=len(content), sha256=digest).model_dump()
                 self.store.write(f"{_prefix(step)}/{name}", content)
             manifest = {"step": step, "identity": self.identity, "files": entries}
+            if self.forced:
+                manifest["forced"] = self.forced
             self.store.write(f"{_prefix(step)}/manifest.json", json.dumps(manifest).encode())
             self._purge()
         except Exception as error:  # reported by the training thread
@@ -198,7 +208,7 @@ class Checkpointer:
                 raise DataError(f"{name} is not what was saved")
         tensors = load(content["state.safetensors"])
         document = json.loads(content["state.json"])
-        return manifest["identity"], _put_together(document, tensors)
+        return manifest, _put_together(document, tensors)
 
 
 def _prefix(step: int) -> str:
@@ -255,13 +265,31 @@ def _put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
-def _differences(saved: Any, wanted: Any, path: str = "") -> list[str]:
+def _differences(saved: State, wanted: State) -> list[str]:
+    """Say in words in what two identities differ."""
+    before, now = ({k: v for k, v in one.items() if k != "data"} for one in (saved, wanted))
+    return [
+        *_differing_values(before, now),
+        *_data_differences(saved.get("data", {}), wanted.get("data", {})),
+    ]
+
+
+def _data_differences(saved: State, wanted: State) -> Iterator[str]:
+    for port in sorted({*saved, *wanted}):
+        if port in saved and port in wanted:
+            before, now = (Content.from_json(one[port]) for one in (saved, wanted))
+            yield from (f"{port}: {change}" for change in now.changes_since(before))
+        else:
+            yield f"{port}: " + ("was no mounted data set" if port in wanted else "is not mounted")
+
+
+def _differing_values(saved: Any, wanted: Any, path: str = "") -> list[str]:
     if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
         found = []
         for key in sorted({*saved, *wanted}):
             if key not in RESUMABLE_CHANGES:
                 where = f"{path}.{key}" if path else key
-                found += _differences(saved.get(key), wanted.get(key), where)
+                found += _differing_values(saved.get(key), wanted.get(key), where)
         return found
     return [] if saved == wanted else [f"{path}: was {saved!r}, now {wanted!r}"]
 

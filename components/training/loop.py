@@ -3,11 +3,12 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import JsonValue
@@ -48,7 +49,8 @@ class Trained:
 
     Attributes:
         history: Figures over the steps; only rank 0 has written them to files.
-        told: How and on what it was computed, for manifests and reports.
+        told: How and on what it was computed, for manifests and reports; also what differed, if
+            it was made to go on from another training's checkpoint.
     """
 
     history: History
@@ -77,11 +79,19 @@ def train(
     Raises:
         Interrupted: after SIGTERM, once a checkpoint is durable.
         NonFiniteLossError: before anything that the loss has touched is saved.
-        ConfigError: if the checkpoint belongs to another training, this machine does not have
-            its arithmetic, or a step does not fit into the GPU's memory.
+        ConfigError: if the checkpoint belongs to another training or cannot be continued by this
+            one, this machine does not have its arithmetic, or a step does not fit into the GPU's
+            memory.
     """
-    checkpointer = Checkpointer(open_store(state), {**identity, "processes": distributed.world()})
+    # Rank 0's: only the first node looks into the data, and the training is the same everywhere.
+    identity = {**distributed.gather_objects(identity)[0], "processes": distributed.world()}
+    checkpointer = Checkpointer(open_store(state), identity)
     saved = checkpointer.load(force=os.environ.get(FORCE) == "1")
+    if saved and saved[0] > total_steps:
+        raise ConfigError(
+            f"the checkpoint in {checkpointer.store.url} is of step {saved[0]}, but this training "
+            f"ends at step {total_steps}: train longer, or remove the folder to start over"
+        )
     begun = saved[1].get("arithmetic") if saved else None
     arithmetic = choose_arithmetic(config, begun)
     loop = _Loop(learner, config, total_steps, checkpointer, arithmetic)
@@ -95,7 +105,10 @@ def train(
         finally:
             loop.checkpointer.wait()
             history.close()
-    return Trained(history, arithmetic.told())
+    told = arithmetic.told()
+    if checkpointer.forced:
+        told["forced_resume"] = [*checkpointer.forced]
+    return Trained(history, told)
 
 
 class _Loop:
@@ -165,16 +178,59 @@ class _Loop:
         self._save(history, durable=True)
 
     def restore(self, step: int, state: State) -> list[dict[str, Any]]:
-        """Go on from a checkpoint; return the history's rows up to it."""
+        """Go on from a checkpoint; return the history's rows up to it.
+
+        Raises:
+            ConfigError: if it is of another model, which only a forced resume gets as far as.
+        """
+        self._check_fits(state)
         self.module.load_state_dict(state["module"])
-        restore_momenta(self.optimizer, state["momenta"])
-        self.scaler.load_state_dict(state["scaler"])
-        set_rng_state(state["rng"][distributed.rank()])
+        if state["momenta"] and self.config.momentum:
+            restore_momenta(self.optimizer, state["momenta"])
+        if state["scaler"]:  # empty where no loss was scaled
+            self.scaler.load_state_dict(state["scaler"])
+        self._restore_randomness(step, state["rng"])
         sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.progress = Progress(step, sums, state["summed"])
         log.info("continuing from a checkpoint", step=step, total=self.total_steps)
         rows: list[dict[str, Any]] = state["history"]
         return rows
+
+    def _check_fits(self, state: State) -> None:
+        """Refuse a checkpoint whose model or learned parameters are others than ours."""
+        saved, own = state["module"], self.module.state_dict()
+        faults = [
+            f"{name}: {_shape(saved.get(name))} in the checkpoint, {_shape(own.get(name))} here"
+            for name in sorted({*saved, *own})
+            if _shape(saved.get(name)) != _shape(own.get(name))
+        ]
+        remembered, ours = state["momenta"], momenta(self.optimizer)
+        if not faults and remembered and ours and len(remembered) != len(ours):
+            faults = [f"{len(remembered)} tensors were learned, now {len(ours)}"]
+        if faults:
+            more = f"\n  and {len(faults) - 5} more" if len(faults) > 5 else ""
+            raise ConfigError(
+                f"the checkpoint in {self.checkpointer.store.url} does not fit this model, and no "
+                "resume can be forced:\n  "
+                + "\n  ".join(faults[:5])
+                + f"{more}\nRestore config and data, or remove the folder to start over"
+            )
+
+    def _restore_randomness(self, step: int, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Take this process's random state; one that the checkpoint has none for gets a new one."""
+        rank, world = distributed.rank(), distributed.world()
+        if rank < len(saved):
+            set_rng_state(saved[rank])
+        else:
+            seeds = np.random.SeedSequence((self.config.seed, step, rank))
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+        if world != len(saved) and rank == 0:
+            log.warning(
+                "the checkpoint is of another number of processes: further ones begin with new "
+                "random states",
+                was=len(saved),
+                now=world,
+            )
 
     def _make_step(self) -> Step:
         on_gpu = self.device.type == "cuda"
@@ -295,6 +351,10 @@ class _Loop:
         return next(filter(None, distributed.gather_objects(message)))
 
 
+def _shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else "×".join(map(str, tensor.shape)) or "one number"
+
+
 def _too_large(config: TrainingConfig, step: int, error: Exception) -> ConfigError:
     free, total = torch.cuda.mem_get_info()
     share = -(-config.batch_size // distributed.world())
@@ -302,6 +362,6 @@ def _too_large(config: TrainingConfig, step: int, error: Exception) -> ConfigErr
         f"out of memory at step {step}: {share} image(s) of batch_size {config.batch_size} do not "
         f"fit into this GPU ({torch.cuda.get_device_name()}, {total / 2**30:.0f} GiB, "
         f"{free / 2**30:.1f} free). Lower batch_size, use more GPUs, or precision bf16 or fp16 "
-        f"instead of fp32; a checkpoint continues with as many processes only. "
+        f"instead of fp32; a checkpoint continues with as many processes, unless {FORCE}=1. "
         f"({str(error).partition('. ')[0]})"
     )

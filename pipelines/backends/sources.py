@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.core.config import nearest
+from components.core.content import describe
 from components.core.errors import DataError, MocoError, UsageError
 from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
-from components.core.store import KeyNotFound, is_remote, open_store
+from components.core.store import KeyNotFound, is_remote, local_path, open_store
 from pipelines.plan import Existing, Mounted, Plan
 
 FETCHED = ".fetched"
@@ -40,9 +41,9 @@ class Sources:
     def digest(self, source: Mounted | Existing) -> str:
         """Identify a source's content.
 
-        An artifact by its manifest, a file by its SHA-256, a mounted folder by
-        its path and the times of its two upper levels: 150 GB of images are not
-        read again for each plan.
+        An artifact by its manifest, a file by its SHA-256, a mounted folder by its
+        pictures' names and sizes and its label files: 150 GB of images are not read
+        again for each plan.
         """
         path = self.path(source)
         if path not in self.digests:
@@ -73,7 +74,7 @@ def find_sources(
     faults: list[str] = []
     mounts = {}
     for name in folders:
-        folder = Path(folders[name]).expanduser().absolute()
+        folder = local_path(folders[name]).expanduser().absolute()
         if not folder.is_dir():
             faults.append(f"--data {name}={folders[name]}: there is no such folder")
         elif not any(folder.iterdir()):
@@ -137,7 +138,7 @@ def _locate(source: Existing, foreign: bool, runs: Path) -> Path:
     if is_remote(source.uri):
         path = _fetch(source.uri, runs)
     else:
-        path = Path(source.uri.removeprefix("file://")).expanduser().absolute()
+        path = local_path(source.uri).expanduser().absolute()
     if not path.exists():
         raise DataError(f"{source.uri}: there is no such file or folder")
     if foreign and path.is_dir():
@@ -192,16 +193,4 @@ def _digest(path: Path) -> str:
             return read_manifest(path).digest
         except MocoError:
             pass  # a data set may have a file of that name
-    digest = hashlib.sha256(f"{path.resolve()}\n".encode())
-    for name, modified in sorted(_upper_levels(path)):
-        digest.update(f"{name}\0{modified}\n".encode())
-    return f"folder {digest.hexdigest()}"
-
-
-def _upper_levels(folder: Path, depth: int = 2, prefix: str = "") -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = f"{prefix}{entry.name}"
-            yield name, entry.stat().st_mtime_ns
-            if depth > 1 and entry.is_dir():
-                yield from _upper_levels(Path(entry.path), depth - 1, f"{name}/")
+    return f"folder {describe(path).digest}"

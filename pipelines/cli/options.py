@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from components.core.errors import UsageError
 from components.core.stage import stage_names
-from components.core.store import is_remote
+from components.core.store import is_remote, local_path
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe
 from pipelines.runs import Run
@@ -186,4 +185,4 @@ def _setting(text: str) -> Setting:
 
 def _absolute(uri: str) -> str:
     """Make a path independent of the working directory."""
-    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    return uri if is_remote(uri) else str(local_path(uri).expanduser().absolute())

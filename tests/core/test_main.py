@@ -12,6 +12,7 @@ from components.core.errors import ExitCode
 from components.core.manifest import UNFINISHED, verify
 from components.core.metrics import Metrics, write_metrics
 from tests.core.test_manifest import artifact
+from tests.core.test_ports import outputs, tiny
 
 TABLE = {
     "key": "t",
@@ -138,6 +139,45 @@ def test_secrets_of_the_environment_are_in_no_output(tmp_path: Path) -> None:
     )
     assert canary not in result.stdout + result.stderr
     assert "[redacted]" in result.stderr
+
+
+def test_work_that_can_be_resumed_knows_its_data_by_content_not_by_place(tmp_path: Path) -> None:
+    contents = []
+    for place, text in (("here", "x"), ("there", "x"), ("changed", "longer")):
+        folder = tmp_path / place
+        (folder / "data" / "deep").mkdir(parents=True)
+        (folder / "data" / "deep" / "text").write_text("a")
+        (folder / "data" / "deep" / "1.png").write_text(text)
+        done = tiny("--mount.data", str(folder / "data"), *outputs(str(folder)))
+        assert done.returncode == 0, done.stderr
+        contents.append(verify(folder / "weights").facts["data"])
+
+    assert contents[0] == contents[1] != contents[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "url", "words"),
+    [
+        ("--state", "s3:/bucket/state", "two slashes, s3://bucket/state"),
+        ("--output.page", "s3:/bucket/page.html", "two slashes, s3://bucket/page.html"),
+        ("--input.model", "https://host/model.pth", "fetch it, and give its path"),
+        ("--mount.data", "s3://bucket/data", "a path of this machine is needed"),
+        ("--mount.data", "gs://bucket/data", "names no store"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_refused_before_the_work(
+    tmp_path: Path, option: str, url: str, words: str
+) -> None:
+    given = dict(zip(*[iter(outputs(str(tmp_path / "out")))] * 2, strict=True)) | {option: url}
+    started = tmp_path / "started"
+
+    done = tiny(*(word for pair in given.items() for word in pair), started=str(started))
+
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert url in done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not started.exists()
 
 
 def test_help_needs_no_torch_and_is_on_stdout() -> None:

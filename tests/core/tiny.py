@@ -55,6 +55,7 @@ def work(job: Job[TinyConfig]) -> None:
     (job.output("weights") / "large").write_bytes(bytes(config.large))
     job.output("page").write_text(f"<p>{text}</p>")
     job.facts["state"] = job.state
+    job.facts["data"] = job.identity["data"]
 
 
 def _text(path: Path) -> str:

@@ -1,6 +1,7 @@
 """What a plan reads but does not make: found, fetched and verified before anything starts."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,31 @@ def made(toy: Stage[Any], run_plan: Execute) -> Run:
     return run_plan(reading(toy))[0]
 
 
-def test_a_mounted_folder_is_known_by_its_path_and_the_times_of_its_upper_levels(
+def test_a_mounted_folder_is_known_by_what_it_holds_not_by_place_and_time(
     toy: Stage[Any], tmp_path: Path
 ) -> None:
     plan = reading(toy, data="pictures")
     pictures = tmp_path / "pictures"
     (pictures / "train" / "n01").mkdir(parents=True)
+    (pictures / "train" / "n01" / "1.JPEG").write_text("x")
 
-    def digest() -> str:
-        found = find_sources(plan, {"pictures": str(pictures)}, tmp_path / "runs")
+    def digest(folder: Path = pictures) -> str:
+        found = find_sources(plan, {"pictures": str(folder)}, tmp_path / "runs")
         return found.digest(Mounted("pictures"))
 
     before = digest()
-    assert digest() == before
     os.utime(pictures / "train" / "n01", (1, 1))
+    assert digest() == before
+    assert digest(shutil.copytree(pictures, tmp_path / "copy")) == before
+    (pictures / "train" / "n01" / "1.JPEG").write_text("longer")
     assert digest() != before
+
+
+def test_a_url_given_for_a_file_is_refused_by_name(toy: Stage[Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'https://host/x.pth': nothing is fetched from the web"):
+        find_sources(reading(toy, Existing("https://host/x.pth", "Model")), {}, tmp_path)
+    with pytest.raises(UsageError, match=r"two slashes, s3://bucket/x"):
+        find_sources(reading(toy, data="pictures"), {"pictures": "s3:/bucket/x"}, tmp_path)
 
 
 def test_every_missing_data_set_and_artifact_is_named_at_once(

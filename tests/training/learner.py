@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.core import log
+from components.core.content import describe
 from components.core.main import guarded
 from components.training import distributed
 from components.training.config import Schedule, TrainingConfig
@@ -93,8 +94,9 @@ def work(
     norm: bool = True,
     poison: int | None = None,
     evaluate_every: int = Batches.steps,
+    data: str | None = None,
 ) -> str:
-    """Train, and return the SHA-256 of the weights."""
+    """Train, as if on the data of a folder, and return the SHA-256 of the weights."""
     torch.manual_seed(config.seed)
     module = Model(dropout, norm)
     output = Path(folder, "output")
@@ -117,7 +119,10 @@ def work(
         config,
         total_steps=steps,
         state=f"{folder}/state",
-        identity={"config": json.loads(config.to_json())},
+        identity={
+            "config": json.loads(config.to_json()),
+            "data": {"data": describe(Path(data)).to_json()} if data else {},
+        },
         output=output,
     )
     Path(folder, "told.json").write_text(json.dumps(dict(trained.told)))

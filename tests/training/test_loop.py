@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from components.core.errors import ConfigError, ExitCode, NonFiniteLossError
+from components.core.store import open_store
 from components.training import distributed
+from components.training.checkpoint import Checkpointer
 from tests.training.kills import STEPS
 from tests.training.learner import CONFIG, work
 
@@ -154,3 +157,104 @@ def test_a_rank_that_fails_gives_its_error_to_the_parent(tmp_path: Path) -> None
     process = program(tmp_path / "program", 2, "3")
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == ExitCode.NON_FINITE, errors
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes of two pictures."""
+    for name in ("apple/1", "apple/2", "pear/1", "pear/2"):
+        path = tmp_path / "data" / "train" / f"{name}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "data"
+
+
+def test_a_resume_on_changed_data_is_refused_saying_what_changed(
+    data: Path, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), data=str(data))
+    shutil.copytree(data, tmp_path / "copy")
+    work(CONFIG, str(tmp_path), data=str(tmp_path / "copy"))  # the same data in another place
+    (data / "train" / "grape").mkdir()
+    (data / "train" / "grape" / "1.JPEG").write_text("x")
+
+    with pytest.raises(ConfigError) as refused:
+        work(CONFIG, str(tmp_path), data=str(data))
+
+    assert "data: had 4 pictures, has 5\n" in str(refused.value)
+    assert "data: train/grape is new: 1 picture(s)\n" in str(refused.value)
+    assert "MOCO_FORCE_RESUME=1" in str(refused.value)
+
+
+def test_what_a_forced_resume_passed_over_is_told_for_good(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=14)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+    work(CONFIG.derive(lr=0.1), str(tmp_path), steps=21)
+    monkeypatch.delenv("MOCO_FORCE_RESUME")
+    work(CONFIG.derive(lr=0.1), str(tmp_path), steps=28)
+
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["forced_resume"] == ["step 14: config.lr: was 0.05, now 0.1"]
+
+
+def test_a_forced_resume_without_momentum_forgets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=14)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+
+    work(CONFIG.derive(momentum=0), str(tmp_path), steps=21)
+    work(CONFIG, str(tmp_path), steps=28)
+
+    assert saved_steps(tmp_path)[-1] == 28
+
+
+def test_a_checkpoint_beyond_the_end_is_refused_though_forced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=14)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+
+    with pytest.raises(ConfigError, match="of step 14, but this training ends at step 7"):
+        work(CONFIG.derive(lr=0.1), str(tmp_path), steps=7)
+
+
+def test_a_checkpoint_of_another_model_is_refused_naming_its_tensors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=7)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+
+    with pytest.raises(ConfigError, match=r"layers\.1\.bias: 8 in the checkpoint, nothing here"):
+        work(CONFIG.derive(lr=0.1), str(tmp_path), norm=False)
+
+
+def test_a_forced_resume_with_more_processes_gives_each_a_random_state_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(CONFIG, str(tmp_path), steps=14)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+    process = program(tmp_path, 2)
+    _, errors = process.communicate(timeout=SECONDS)
+
+    assert process.returncode == 0, errors
+    assert "further ones begin with new random states" in errors
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["forced_resume"] == ["step 14: processes: was 1, now 2"]
+    found = Checkpointer(open_store(str(tmp_path / "state")), {}).load(force=True)
+    assert found is not None
+    one, two = (state["cpu"] for state in found[1]["rng"])
+    assert not torch.equal(one, two)
+
+
+def test_a_forced_resume_with_fewer_processes_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    distributed.launch(2, work, CONFIG, str(tmp_path), steps=7)
+    monkeypatch.setenv("MOCO_FORCE_RESUME", "1")
+    work(CONFIG, str(tmp_path), steps=14)
+
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["forced_resume"] == ["step 7: processes: was 2, now 1"]

@@ -1,9 +1,10 @@
 """One interface over a folder and an S3 bucket: where artifacts and checkpoints are kept."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from components.core.errors import UsageError
 from components.core.store.base import Entry, HashMismatch, KeyNotFound, NotAllowed, Store
@@ -21,15 +22,33 @@ __all__ = [
     "Store",
     "UnsafeKey",
     "is_remote",
+    "local_path",
     "open_store",
 ]
 
 _BUCKET_SCHEMES = ("s3", "minio")
+_URL = re.compile(r"(s3|minio|file|https?|[a-z][a-z0-9+.-]*(?=:/)):(.*)", re.I | re.S)
 
 
 def is_remote(url: str | os.PathLike[str]) -> bool:
-    """Tell a bucket's URL from a folder."""
-    return urlsplit(os.fspath(url)).scheme in _BUCKET_SCHEMES
+    """Tell a bucket's URL from a file or folder of this machine.
+
+    Raises:
+        UsageError: for a URL of neither, `https://` or `s3:/bucket`: no path begins so by accident.
+    """
+    return _split(url)[0] in _BUCKET_SCHEMES
+
+
+def local_path(url: str | os.PathLike[str]) -> Path:
+    """Return the path that a path or a `file://` URL names.
+
+    Raises:
+        UsageError: for any other URL.
+    """
+    scheme, path = _split(url)
+    if scheme in _BUCKET_SCHEMES:
+        raise UsageError(f"{url} is in a bucket; a path of this machine is needed here")
+    return Path(unquote(path) if scheme else path)
 
 
 def open_store(url: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Store:
@@ -46,27 +65,39 @@ def open_store(url: str | os.PathLike[str], environment: Mapping[str, str] = os.
         UsageError: when the URL names no store.
         StoreError: when a setting is wrong or there are no credentials.
     """
-    url = os.fspath(url)
-    parts = urlsplit(url)
-    if "://" not in url:
-        return FolderStore(Path(url))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return FolderStore(Path(unquote(parts.path)))
-    if parts.scheme in _BUCKET_SCHEMES:
-        # The minio client takes half a second to import: folders do without.
-        from components.core.store.s3 import S3Store
-        from components.core.store.settings import S3Settings
+    if not is_remote(url):
+        return FolderStore(local_path(url))
+    # The minio client takes half a second to import: folders do without.
+    from components.core.store.s3 import S3Store
+    from components.core.store.settings import S3Settings
 
-        bucket, _, prefix = url.partition("://")[2].partition("/")
-        settings = S3Settings.from_environment(environment)
-        return S3Store(
-            bucket,
-            prefix.strip("/"),
-            settings,
-            settings.credentials(environment),
-            parts.scheme,
-        )
+    scheme, rest = _split(url)
+    bucket, _, prefix = rest.partition("/")
+    settings = S3Settings.from_environment(environment)
+    credentials = settings.credentials(environment)
+    return S3Store(bucket, prefix.strip("/"), settings, credentials, scheme)
+
+
+def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
+    """Split a URL into its scheme and what is behind the slashes; a path has no scheme."""
+    text = os.fspath(url)
+    found = _URL.fullmatch(text.strip())
+    if found is None:
+        return "", text
+    scheme, rest = found[1].lower(), found[2]
+    if text != text.strip():
+        raise UsageError(f"{text!r}: remove the blank or line break around it")
+    if scheme in _BUCKET_SCHEMES:
+        if rest.startswith("//"):
+            return scheme, rest[2:]
+        raise UsageError(f"{text!r}: a bucket's URL has two slashes, {scheme}://{rest.lstrip('/')}")
+    if scheme == "file":
+        path = re.sub("^//(localhost)?(?=/)", "", rest)
+        if path.startswith("/") and not path.startswith("//"):
+            return scheme, path
+    if scheme in ("http", "https"):
+        raise UsageError(f"{text!r}: nothing is fetched from the web; fetch it, and give its path")
     raise UsageError(
-        f"{url!r} names no store: write a folder, file:///folder, s3://bucket/prefix "
-        "or minio://bucket/prefix"
+        f"{text!r} names no store: write a folder, file:///folder, s3://bucket/prefix "
+        f"or minio://bucket/prefix; a folder of that name is ./{text}"
     )

@@ -113,7 +113,13 @@ class S3Store(Store):
         self._root = f"{checked_key(prefix)}/" if prefix else ""
         self._settings = settings
         self._credentials = credentials
-        self._client = Client(settings, self._credentials, _TIMEOUT)
+        try:
+            self._client = Client(settings, self._credentials, _TIMEOUT)
+        except ValueError as error:
+            raise StoreError(
+                f"{settings.endpoint or AWS} is no store that can be asked: {error}; set "
+                "MOCO_S3_ENDPOINT to http://HOST:PORT or https://HOST:PORT"
+            ) from None
         self._large = threading.BoundedSemaphore(_LARGE_UPLOADS)
 
     def __repr__(self) -> str:
@@ -332,6 +338,11 @@ class S3Store(Store):
         except (HTTPError, MinioException) as error:
             way_out = f"check that {self._settings.endpoint or AWS} is right and up"
             raise self._error(doing, str(error), way_out) from None
+        except ValueError as error:
+            if "header" not in str(error) and not isinstance(error, UnicodeError):
+                raise
+            reason = "a credential or the region cannot be sent"  # the error's text would show it
+            raise self._error(doing, reason, f"{_CREDENTIALS}, and AWS_REGION") from None
 
     def _error(
         self, doing: str, reason: str, way_out: str = "", kind: type[StoreError] = StoreError

@@ -2,7 +2,9 @@
 
 import configparser
 import os
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -28,8 +30,16 @@ from pydantic import (
 from typing_extensions import override
 
 from components.core.errors import StoreError
+from components.core.log import get_logger, scrub
+
+log = get_logger(__name__)
 
 AWS = "https://s3.amazonaws.com"
+
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.ASCII)  # a name, or an address of IPv6
+_REGION = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_SENDABLE = re.compile(r"[!-~]+")
+_COPY = "a blank, a line break, or one outside ASCII; copy it anew"
 
 # Each setting's variables, the first that is set counts.
 _VARIABLES = {
@@ -39,6 +49,7 @@ _VARIABLES = {
     "addressing": ("MOCO_S3_ADDRESSING",),
     "retry_seconds": ("MOCO_S3_RETRY_SECONDS",),
 }
+_KEY_FIELDS = ("access_key", "secret_key", "session_token")
 _KEY_VARIABLES = (
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
@@ -87,12 +98,37 @@ class S3Settings(BaseModel):
     def _endpoint_is_a_server(cls, endpoint: str | None) -> str | None:
         if endpoint is None:
             return None
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("write it as http://HOST:PORT or https://HOST:PORT")
-        if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        try:
+            parts = urlsplit(endpoint)
+            host, port = parts.hostname, parts.port
+        except ValueError:  # of a port that is no number, or half an IPv6 address
+            host = port = parts = None
+        if parts is None or parts.scheme not in ("http", "https") or not host or port == 0:
+            shown = "" if "@" in endpoint else f"{endpoint!r}: "  # there may be a password in it
+            raise ValueError(
+                f"{shown}write http://HOST:PORT or https://HOST:PORT, the port from 1 to 65535"
+            )
+        if "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("it must end after the port; credentials have their own variables")
-        return f"{parts.scheme}://{parts.netloc}"
+        if not _HOST.fullmatch(host) or not endpoint.isprintable():
+            raise ValueError(f"{endpoint!r}: its host holds a character that no host name has")
+        return f"{parts.scheme}://{parts.netloc.rstrip(':')}"
+
+    @field_validator("region")
+    @classmethod
+    def _region_is_a_name(cls, region: str | None) -> str | None:
+        if region is not None and not _REGION.fullmatch(region):
+            raise ValueError(f"{region!r}: write letters, digits and hyphens, such as us-east-1")
+        return region
+
+    @model_validator(mode="after")
+    def _keys_can_be_sent(self) -> Self:
+        for field in _KEY_FIELDS:
+            value = getattr(self, field)
+            shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if fault := _key_fault(field, shown):
+                raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _keys_come_in_pairs(self) -> Self:
@@ -102,20 +138,19 @@ class S3Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings.
+        """Read the settings; white space around a value is left out, with a warning.
 
         Raises:
-            StoreError: naming the variables at fault, never their values.
+            StoreError: naming the variables at fault, never showing a credential.
         """
         values = {
-            field: next((environment[name] for name in names if environment.get(name)), None)
+            field: next((value for name in names if (value := _value(environment, name))), None)
             for field, names in _VARIABLES.items()
         }
-        for access_key, secret_key, session_token in _KEY_VARIABLES:
-            if environment.get(access_key):
-                values["access_key"] = environment[access_key]
-                values["secret_key"] = environment.get(secret_key)
-                values["session_token"] = environment.get(session_token)
+        for names in _KEY_VARIABLES:
+            if _value(environment, names[0]):
+                given = (_value(environment, name) for name in names)
+                values |= zip(_KEY_FIELDS, given, strict=True)
                 break
         try:
             return cls.model_validate({k: v for k, v in values.items() if v is not None})
@@ -140,18 +175,22 @@ class S3Settings(BaseModel):
             return StaticProvider(self.access_key, self.secret_key.get_secret_value(), token)
         home = Path(environment.get("HOME") or Path.home())
         provider = AWSConfigProvider(
-            environment.get("AWS_SHARED_CREDENTIALS_FILE") or str(home / ".aws" / "credentials"),
-            environment.get("AWS_PROFILE") or "default",
+            _value(environment, "AWS_SHARED_CREDENTIALS_FILE")
+            or str(home / ".aws" / "credentials"),
+            _value(environment, "AWS_PROFILE") or "default",
         )
-        if any(environment.get(name) for name in _SERVICE_ACCOUNT_VARIABLES):
+        if any(_value(environment, name) for name in _SERVICE_ACCOUNT_VARIABLES):
             return ChainedProvider([provider, _ServiceAccount(environment)])
         try:
-            provider.retrieve()
+            found = provider.retrieve()
         except (ValueError, configparser.Error):
             raise StoreError(
                 "no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                 "AWS_PROFILE to a profile of the AWS credentials file"
             ) from None
+        for field in _KEY_FIELDS:
+            if fault := _key_fault(field, getattr(found, field)):
+                raise StoreError(f"in the profile of the AWS credentials file, {fault}")
         return provider
 
 
@@ -161,8 +200,8 @@ class _ServiceAccount(IamAwsProvider):
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__()
         for attribute, name in _SERVICE_ACCOUNT_ATTRIBUTES.items():
-            setattr(self, attribute, environment.get(name))
-        path = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+            setattr(self, attribute, _value(environment, name))
+        path = _value(environment, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
         self._relative_uri = f"/{path.lstrip('/')}" if path else None
 
     @override
@@ -171,13 +210,38 @@ class _ServiceAccount(IamAwsProvider):
             return super().retrieve()
         except Exception as error:  # of files, of the network, of what is answered
             raise StoreError(
-                f"the pod's service account gives no credentials for the store: {error}; check "
-                f"{' / '.join(_SERVICE_ACCOUNT_VARIABLES)}, or set {_KEY_VARIABLES[0][0]} and "
-                f"{_KEY_VARIABLES[0][1]}"
+                "the pod's service account gives no credentials for the store: "
+                f"{scrub(str(error))}; check {' / '.join(_SERVICE_ACCOUNT_VARIABLES)}, or set "
+                f"{' and '.join(_KEY_VARIABLES[0][:2])}"
             ) from None
 
 
+def _value(environment: Mapping[str, str], name: str) -> str | None:
+    """Return a variable without the white space around it: a secret made by `echo` ends in some."""
+    value = environment.get(name)
+    if value is not None and value != value.strip():
+        _warn_of_white_space(name)
+    return value and value.strip()
+
+
+@cache
+def _warn_of_white_space(name: str) -> None:
+    log.warning("white space around a setting is left out: correct it at its source", variable=name)
+
+
+def _key_fault(field: str, value: str | None) -> str | None:
+    """Say what keeps a credential from being used, without showing it; None if nothing does.
+
+    All but the secret go into headers, where a blank or a line break would spoil the request.
+    """
+    if not value or (value.isprintable() if field == "secret_key" else _SENDABLE.fullmatch(value)):
+        return None
+    variables = " / ".join(names[_KEY_FIELDS.index(field)] for names in _KEY_VARIABLES)
+    return f"the {field.replace('_', ' ')} ({variables}) holds a character that none has: {_COPY}"
+
+
 def _shown(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
     if not location:
         return f"{' / '.join(_KEY_VARIABLES[0][:2])}: {message}"
     names = _VARIABLES.get(str(location[0]), (str(location[0]),))

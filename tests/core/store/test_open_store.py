@@ -7,10 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from components.core.errors import ExitCode, StoreError, UsageError
-from components.core.store import FolderStore, is_remote, open_store
-from components.core.store.settings import S3Settings
+from components.core.store import FolderStore, is_remote, local_path, open_store
+from components.core.store.settings import S3Settings, _warn_of_white_space
 
 CANARY = "canary-5d1f-secret"
 
@@ -32,6 +33,39 @@ def test_a_path_and_a_file_url_are_the_same_folder(tmp_path: Path) -> None:
         assert not is_remote(url)
     assert is_remote("s3://bucket/prefix")
     assert is_remote("minio://bucket")
+
+
+def test_a_file_url_is_a_path_wherever_one_is_meant(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+
+    for url in (folder, str(folder), folder.as_uri(), f"file:{folder.as_posix()}"):
+        assert local_path(str(url).replace(" ", "%20") if "file:" in str(url) else url) == folder
+    assert local_path("relative/a:b") == Path("relative/a:b")
+    assert local_path("./s3:/b") == Path("s3:/b")
+    with pytest.raises(UsageError, match="s3://bucket/x is in a bucket"):
+        local_path("s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3:/bucket/x", "two slashes, s3://bucket/x"),
+        ("S3:/bucket/x", "two slashes, s3://bucket/x"),
+        ("s3:bucket/x", "two slashes, s3://bucket/x"),
+        ("minio:/bucket", "two slashes, minio://bucket"),
+        ("s3://bucket/x\n", "remove the blank or line break"),
+        (" s3://bucket/x", "remove the blank or line break"),
+        ("https://host/model.pth", "fetch it, and give its path"),
+        ("https:/host/model.pth", "fetch it, and give its path"),
+        ("gs:/bucket/x", "names no store"),
+        ("file://host/folder", "names no store"),
+    ],
+)
+def test_what_only_looks_like_a_url_is_nowhere_taken_for_a_folder(url: str, words: str) -> None:
+    for take in (is_remote, local_path, open_store):
+        with pytest.raises(UsageError, match=words) as failure:
+            take(url)
+        assert repr(url) in str(failure.value)
 
 
 @pytest.mark.parametrize(
@@ -160,17 +194,75 @@ def test_settings_come_from_the_first_variable_that_is_set() -> None:
     [
         ("MOCO_S3_ENDPOINT", "store:9000"),
         ("MOCO_S3_ENDPOINT", f"http://someone:{CANARY}@store:9000"),
+        ("MOCO_S3_ENDPOINT", f"http://:{CANARY}@store:9000"),
+        ("MOCO_S3_ENDPOINT", f"http://someone:{CANARY}@store:port"),
         ("MOCO_S3_ENDPOINT", "http://store:9000/bucket"),
+        ("MOCO_S3_ENDPOINT", "http://store:99999"),
+        ("MOCO_S3_ENDPOINT", "http://store:0"),
+        ("MOCO_S3_ENDPOINT", "http://store:port"),
+        ("MOCO_S3_ENDPOINT", "http://the store:9000"),
+        ("MOCO_S3_ENDPOINT", "http://the\nstore:9000"),
+        ("MOCO_S3_ENDPOINT", "http://[::1:9000"),
+        ("MOCO_S3_ENDPOINT", "http:/store:9000"),
+        ("AWS_REGION", "us east 1"),
+        ("AWS_REGION", "us-east-1\nx"),
+        ("AWS_ACCESS_KEY_ID", "some one"),
+        ("AWS_ACCESS_KEY_ID", "some\none"),
+        ("AWS_ACCESS_KEY_ID", "\u200bsomeone"),
+        ("AWS_SECRET_ACCESS_KEY", f"{CANARY}\n{CANARY}"),
+        ("AWS_SESSION_TOKEN", f"{CANARY}\n{CANARY}"),
         ("MOCO_S3_RETRY_SECONDS", "-1"),
         ("MOCO_S3_ADDRESSING", "sideways"),
         ("AWS_CA_BUNDLE", "/no/such/file.pem"),
     ],
 )
 def test_a_wrong_setting_names_its_variable_and_shows_no_secret(name: str, value: str) -> None:
-    environment = {name: value, "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": CANARY}
+    environment = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": CANARY, name: value}
 
     with pytest.raises(StoreError, match=name) as failure:
         S3Settings.from_environment(environment)
+
+    assert CANARY not in str(failure.value)
+
+
+def test_white_space_around_a_setting_is_left_out_and_its_variable_named() -> None:
+    _warn_of_white_space.cache_clear()
+    environment = {
+        "MOCO_S3_ENDPOINT": " https://store:9000/\n",
+        "AWS_REGION": "us-east-1\r\n",
+        "AWS_ACCESS_KEY_ID": "someone\n",
+        "AWS_SECRET_ACCESS_KEY": f"{CANARY}\n",
+        "AWS_SESSION_TOKEN": "token \n",
+        "MOCO_S3_RETRY_SECONDS": "7\n",
+    }
+
+    with capture_logs() as said:
+        settings = S3Settings.from_environment(environment)
+
+    credentials = settings.credentials({}).retrieve()
+    assert (settings.endpoint, settings.region) == ("https://store:9000", "us-east-1")
+    assert settings.retry_seconds == 7
+    assert (credentials.access_key, credentials.secret_key) == ("someone", CANARY)
+    assert credentials.session_token == "token"
+    assert {warning["variable"] for warning in said} == {*environment}
+    assert CANARY not in str(said)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://[::1]:9000", "https://10.0.0.1", "http://my_store.lan:65535"]
+)
+def test_an_address_of_any_kind_is_an_endpoint(endpoint: str) -> None:
+    assert S3Settings.from_environment({"MOCO_S3_ENDPOINT": endpoint}).endpoint == endpoint
+
+
+def test_a_profile_with_a_key_that_cannot_be_sent_is_refused_without_showing_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "bad"
+    file.write_text(f"[default]\naws_access_key_id = a b\naws_secret_access_key = {CANARY}\n")
+
+    with pytest.raises(StoreError, match="profile of the AWS credentials file") as failure:
+        open_store("s3://bucket", {"AWS_SHARED_CREDENTIALS_FILE": str(file)})
 
     assert CANARY not in str(failure.value)
 

@@ -332,3 +332,38 @@ def test_the_secret_is_nowhere(
 def _traceback_with_variables(error: BaseException) -> str:
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
     return "".join(report.format())
+
+
+def test_keys_with_a_line_break_at_their_end_reach_a_real_server(
+    bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MOCO_S3_ENDPOINT"):
+        monkeypatch.setenv(name, f"{os.environ[name]}\n")
+    monkeypatch.setenv("AWS_REGION", "us-east-1\n")
+
+    store = open_store(bucket_url)
+    store.write("key", b"data")
+
+    assert store.read("key") == b"data"
+
+
+@pytest.mark.parametrize("key", ["one line\n  and another", "ключ"])
+def test_a_key_that_goes_bad_later_gives_an_error_for_people_without_the_signature(
+    bucket_url: str, tmp_path: Path, key: str
+) -> None:
+    file = tmp_path / "credentials"
+    profile = "[default]\naws_access_key_id = {}\naws_secret_access_key = abcdefgh\n"
+    file.write_text(profile.format("good"))
+    environment = {
+        "MOCO_S3_ENDPOINT": os.environ["MOCO_S3_ENDPOINT"],
+        "AWS_SHARED_CREDENTIALS_FILE": str(file),
+        "AWS_REGION": "us-east-1",
+    }
+    store = open_store(bucket_url, environment)
+    file.write_text(profile.format(key))
+
+    for action in everything(store, tmp_path):
+        with pytest.raises(StoreError, match=r"(?s)cannot be sent.*check AWS_ACCESS_") as failure:
+            action()
+        shown = "".join(traceback.format_exception(failure.value))
+        assert "Signature=" not in shown
