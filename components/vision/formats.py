@@ -10,5 +10,5 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image."""
-    return name.lower().endswith(EXTENSIONS)
+    """Tell by its name whether a file is an image; hidden ones, some systems' copies, are none."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
