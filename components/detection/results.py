@@ -17,7 +17,7 @@ from components.detection.config import DetectionConfig
 from components.detection.interface import Prediction
 from components.detection.splits import DENSEPOSE_TEST, VOC_TEST
 from components.evaluation import cityscapes, voc
-from components.evaluation.annotations import Kind, Record, check_annotations, read_annotations
+from components.evaluation.annotations import Kind, Record, check_annotations
 from components.evaluation.coco import evaluate_coco
 from components.evaluation.densepose import encode_iuv, evaluate_densepose
 from components.evaluation.figures import Figures
@@ -25,6 +25,7 @@ from components.evaluation.lvis import evaluate_lvis
 from components.evaluation.results import check_results, encode_mask, read_results, write_results
 from components.evaluation.surface import read_surface
 from components.vision.datasets import rle
+from components.vision.datasets.coco_json import read_document
 from components.vision.datasets.densepose import geometry_folder
 from components.vision.datasets.instances import InstanceSet
 from components.vision.datasets.layout import EVALUATION_GEOMETRY, lvis_file
@@ -85,7 +86,7 @@ def make_results(config: DetectionConfig, root: Path, images: InstanceSet) -> Re
         DataError: if the annotations cannot be measured on, or DensePose's geometry is missing.
     """
     if config.task == "voc":
-        return VocResults(images, root / f"VOC{VOC_TEST[0]}", VOC_TEST[1])
+        return VocResults(images, VOC_TEST[1])
     if config.task == "cityscapes":
         return CityscapesResults(images, root / "gtFine" / "val")
     if config.task == "lvis":
@@ -134,8 +135,8 @@ class CocoResults(Results):
         super().__init__(images)
         self.kinds = kinds
         self.federated = federated
-        self.annotations = read_annotations(annotations, kinds[0])
-        for kind in kinds[1:]:
+        self.annotations = read_document(annotations, people="keypoints" in kinds)
+        for kind in kinds:
             check_annotations(self.annotations, kind, annotations)
 
     def records(self, index: int, prediction: Prediction) -> list[Record]:
@@ -211,15 +212,19 @@ class DensePoseResults(CocoResults):
 class VocResults(Results):
     """The devkit's text files, one for each class."""
 
-    def __init__(self, images: InstanceSet, root: Path, split: str) -> None:
-        """Read the objects of a year's split.
-
-        Raises:
-            DataError: if they cannot be read.
-        """
+    def __init__(self, images: InstanceSet, split: str) -> None:
+        """Take the objects of a year's split."""
         super().__init__(images)
         self.split = split
-        self.truth = voc.read_truth(root, split)
+        names = images.categories.names
+        self.truth = {
+            one.image_id: voc.Truth(
+                names=tuple(names[label] for label in one.labels.tolist()),
+                boxes=one.boxes + np.array([1.0, 1.0, 0.0, 0.0]),  # as the files count
+                difficult=one.difficult,
+            )
+            for one in images
+        }
 
     def records(self, index: int, prediction: Prediction) -> list[voc.Detection]:
         """Turn what was found in an image into the devkit's detections."""

@@ -11,6 +11,7 @@ from components.core.errors import DataError
 from components.detection.config import Task
 from components.vision.datasets.cityscapes import read_cityscapes
 from components.vision.datasets.coco import read_coco, read_densepose, read_keypoints
+from components.vision.datasets.coco_json import TOLERATED
 from components.vision.datasets.instances import InstanceSet, join
 from components.vision.datasets.lvis import read_lvis
 from components.vision.datasets.voc import read_voc
@@ -75,6 +76,23 @@ def read_parts(task: Task, root: Path) -> tuple[InstanceSet, InstanceSet]:
             "same in the same order; `moco data check` lists every fault"
         )
     return training, validation
+
+
+def need_masks(images: InstanceSet, part: Part) -> None:
+    """Refuse images whose instances have no masks, from which a mask head would learn nothing.
+
+    Raises:
+        DataError: if more of them lack one than published sets have.
+    """
+    count = len(images.labels)
+    lacking = 0 if images.masked is None else int((~images.masked).sum())
+    if lacking > TOLERATED * count:
+        named = "training" if part == "train" else "validation"
+        raise DataError(
+            f"{images.root}: {lacking} of {count} {named} instances have no mask (segmentation), "
+            "which the model learns and is measured on: give polygons or run lengths, or set "
+            "model.masks to false to detect boxes only"
+        )
 
 
 def learnable(task: Task, images: InstanceSet) -> npt.NDArray[np.int64]:

@@ -20,7 +20,7 @@ from components.detection.libraries import Library, resolve, told
 from components.detection.pictures import draw_predictions
 from components.detection.predict import Predicted, predict
 from components.detection.results import Results, make_results, write_per_class
-from components.detection.splits import read_parts
+from components.detection.splits import need_masks, read_parts
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images
@@ -52,6 +52,9 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     config, data, backbone = job.config, job.input("data"), job.input("backbone")
     metrics, predictions = job.output("metrics"), job.output("predictions")
     training, validation = read_parts(config.task, data)
+    if config.model.masks:
+        need_masks(training, "train")
+        need_masks(validation, "val")
     # Made first: after days of training is too late to learn that nothing can be measured.
     results = make_results(config, data, validation)
     batches = partial(training_loader, training, config, data)

@@ -1,8 +1,7 @@
-"""Reads annotation files in COCO's layout, and refuses what an evaluator would misread."""
+"""Refuses annotations in COCO's layout that an evaluator would misread."""
 
-import json
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from components.core.errors import DataError
@@ -21,23 +20,6 @@ _NEEDED = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 _COORDINATES = 6  # of a triangle: an evaluator takes four for a box
 
 
-def read_annotations(path: Path, kind: Kind) -> Record:
-    """Read an annotation file in COCO's layout.
-
-    Raises:
-        DataError: if it is not one, names images or categories that it does not have, or has
-            polygons of fewer than three points.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read the annotations {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON, perhaps half downloaded: {error}") from None
-    check_annotations(document, kind, path)
-    return dict(document)
-
-
 def check_annotations(document: Any, kind: Kind, source: object = "the annotations") -> None:
     """Refuse annotations that an evaluator would misread.
 
@@ -53,6 +35,18 @@ def check_annotations(document: Any, kind: Kind, source: object = "the annotatio
         raise DataError(f"{source} is not a JSON object with images, annotations and categories")
     faults = list(_missing(document)) or list(_inconsistent(document, kind))
     refuse(source, faults, "COCO's layout is needed; unpack the original file again")
+
+
+def with_own_ids(document: Record) -> Record:
+    """Return annotations of which no two have the same id: evaluators find them by it.
+
+    Exports may begin anew in each image.
+    """
+    records = document["annotations"]
+    if len({one["id"] for one in records}) == len(records):
+        return document
+    numbered = [{**one, "id": number} for number, one in enumerate(records, 1)]
+    return {**document, "annotations": numbered}
 
 
 def _missing(document: Record) -> Iterator[str]:
@@ -73,6 +67,10 @@ def _inconsistent(document: Record, kind: Kind) -> Iterator[str]:
     needed = _NEEDED[kind]
     if not images:
         yield "has no images: the split is empty"
+    for name in ("images", "categories"):
+        for identity, count in Counter(one["id"] for one in document[name]).items():
+            if count > 1:
+                yield f"{count} {name} share the id {identity}"
     for annotation in document["annotations"]:
         name = f"annotation {annotation['id']}"
         if annotation["image_id"] not in images:

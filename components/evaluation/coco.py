@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from hotcoco import COCO, COCOeval
 
-from components.evaluation.annotations import Kind, Record, check_annotations
+from components.evaluation.annotations import Kind, Record, check_annotations, with_own_ids
 from components.evaluation.figures import Figures
 from components.evaluation.results import check_results
 
@@ -36,6 +36,7 @@ def evaluate_coco(annotations: Record, results: Sequence[Record], kind: Kind) ->
         DataError: if the annotations or the predictions cannot be evaluated as they are.
     """
     check_annotations(annotations, kind)
+    annotations = with_own_ids(annotations)
     check_results(results, annotations, kind)
     evaluation = run(COCO(annotations), only(results, kind), kind)
     precision = precisions(evaluation)

@@ -13,7 +13,7 @@ from hotcoco import COCO
 from hotcoco import mask as rle
 
 from components.core.errors import DataError
-from components.evaluation.annotations import Kind, Record, check_annotations
+from components.evaluation.annotations import Kind, Record, check_annotations, with_own_ids
 from components.evaluation.coco import areas, average, defined, only, per_class, precisions, run
 from components.evaluation.figures import Figures
 from components.evaluation.results import check_results
@@ -37,6 +37,7 @@ def evaluate_lvis(annotations: Record, results: Sequence[Record], kind: Kind) ->
         DataError: if the annotations or the predictions cannot be evaluated as they are.
     """
     check_annotations(annotations, kind)
+    annotations = with_own_ids(annotations)
     _check_federation(annotations)
     check_results(results, annotations, kind)
     truth = {**annotations, "annotations": [a for a in annotations["annotations"] if a["area"] > 0]}

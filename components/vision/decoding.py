@@ -67,7 +67,24 @@ def decode_image(data: bytes) -> Pixels:
 def _decode_by_pillow(data: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(image.convert("RGB"))
+            return np.array(_in_eight_bits(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise CorruptImageError(reason) from None
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Return grey values of 16 bits in 8, which Pillow would cut off at 255.
+
+    Raises:
+        ValueError: if what is black and what is white cannot be known.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.array(image)
+        if image.mode == "F" or values.min() < 0 or values.max() >= 1 << 16:
+            raise ValueError(
+                "its pixels are not whole numbers of 8 or 16 bits, so that nobody knows what is "
+                "white: convert it to 8 bits"
+            )
+        return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+    return image

@@ -12,5 +12,5 @@ ImageKind = Literal["imagenet", "inaturalist", "images"]
 
 
 def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image."""
-    return name.lower().endswith(EXTENSIONS)
+    """Tell by its name whether a file is an image; hidden ones, some systems' copies, are none."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")

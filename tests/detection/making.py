@@ -124,6 +124,10 @@ def _measure_voc(root: Path) -> None:
         shutil.copytree(new / kind, old / kind, dirs_exist_ok=True)
     test = "".join((one / "trainval.txt").read_text() for one in lists)
     (lists[0] / "test.txt").write_text(test)
+    shown = "".join((old / f"Annotations/{name}.xml").read_text() for name in test.split())
+    for path in (path for one in lists for path in one.glob("*_trainval.txt")):
+        if f"<name>{path.name.removesuffix('_trainval.txt')}<" not in shown:
+            path.unlink()  # no picture shows this class
 
 
 def replace(source: Path, target: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from pycocotools import mask as reference
 
 from components.core.errors import DataError
-from components.evaluation.annotations import Kind, check_annotations, read_annotations
+from components.evaluation.annotations import Kind, check_annotations
 from components.evaluation.coco import evaluate_coco
 from components.evaluation.results import encode_mask, read_results, write_results
 from tests.evaluation.making import World
@@ -29,7 +30,7 @@ def test_stored_predictions_give_the_same_figures(kind: Kind, tmp_path: Path) ->
 
     write_results(path, world.results, world.annotations, kind)
 
-    annotations = read_annotations(truth, kind)
+    annotations = json.loads(truth.read_text())
     stored = evaluate_coco(annotations, read_results(path, annotations, kind), kind)
     assert stored == evaluate_coco(world.annotations, world.results, kind)
 
@@ -101,16 +102,47 @@ def test_annotations_that_would_be_misread_are_refused(change: dict[str, Any], f
         check_annotations(annotations, "segm")
 
 
-def test_files_that_are_no_annotations_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "instances.json"
-    with pytest.raises(DataError, match=r"cannot read the annotations .*instances\.json"):
-        read_annotations(path, "bbox")
-    for content, fault in (
-        ("[1]", "not a JSON object"),
-        ('{"images": [{"id": 1}]}', r"images\[0\] has no height, width; has no list 'annotations'"),
-        ('{"images": [], "annotations": [], "categories": []}', "the split is empty"),
-        ("{", "perhaps half downloaded"),
-    ):
-        path.write_text(content)
-        with pytest.raises(DataError, match=fault):
-            read_annotations(path, "bbox")
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ([1], "not a JSON object"),
+        (
+            {"images": [{"id": 1}]},
+            r"images\[0\] has no height, width; has no list 'annotations'",
+        ),
+        ({"images": [], "annotations": [], "categories": []}, "the split is empty"),
+        (
+            {
+                "images": [{"id": 1, "height": 2, "width": 2}] * 2,
+                "annotations": [],
+                "categories": [{"id": 1, "name": "a"}],
+            },
+            "2 images share the id 1",
+        ),
+    ],
+)
+def test_what_is_no_annotations_is_refused(document: Any, fault: str) -> None:
+    with pytest.raises(DataError, match=fault):
+        check_annotations(document, "bbox")
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+def test_whatever_the_ids_are_the_figures_are_the_same(kind: Kind) -> None:
+    world = World(seed=3)
+    figures = evaluate_coco(world.annotations, world.results, kind)
+    of_image: Counter[int] = Counter()
+    truth = [{**one} for one in world.annotations["annotations"]]
+    for one in truth:  # counted anew in each image, as some exports do
+        of_image[one["image_id"]] += 1
+        one["id"] = of_image[one["image_id"]]
+    assert len({one["id"] for one in truth}) < len(truth) / 2
+    again = evaluate_coco({**world.annotations, "annotations": truth}, world.results, kind)
+    assert again == figures
+    if kind == "bbox":
+        perfect = [
+            {name: one[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.9}
+            for one in truth
+            if not one["iscrowd"]
+        ]
+        found = evaluate_coco({**world.annotations, "annotations": truth}, perfect, kind)
+        assert found.values["AP"] == pytest.approx(100)

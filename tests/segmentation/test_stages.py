@@ -183,7 +183,7 @@ def test_bad_input_is_refused_before_training(
 ) -> None:
     empty = shutil.copytree(voc_folder, tmp_path / "empty")
     (empty / "VOC2012/ImageSets/Segmentation/val.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"val\.txt is empty"):
+    with pytest.raises(DataError, match=r"val\.txt: is empty"):
         run_here(tiny("voc"), empty, backbone, tmp_path / "1")
     with pytest.raises(DataError, match="is a resnet50, a resnet_digits is needed"):
         run_here(tiny("voc"), voc_folder, resnet50, tmp_path / "2")

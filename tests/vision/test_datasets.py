@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.core.errors import DataError
 from components.vision.datasets import rle
@@ -176,7 +177,7 @@ def test_lvis_is_found_among_cocos_annotations(world: Path, tmp_path: Path) -> N
     (tmp_path / "annotations").mkdir()
     shutil.copy(world / "lvis" / "lvis_v0.5_val.json", tmp_path / "annotations")
     assert len(read_lvis(tmp_path, "val")) == 20
-    with pytest.raises(DataError, match=r"has no lvis_v0\.5_train\.json"):
+    with pytest.raises(DataError, match=r"lvis_v0\.5_train\.json: is missing"):
         read_lvis(tmp_path, "train")
 
 
@@ -235,19 +236,19 @@ def test_cityscapes_instances_agree_with_its_classes(world: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["images"].pop(0), "names image 1, which the file does not have"),
-        (lambda d: d["categories"].pop(), "names category 11, which the file does not have"),
+        (lambda d: d["images"].pop(0), "names image 1, which does not exist"),
+        (lambda d: d["categories"].pop(), "names category 11, which does not exist"),
         (lambda d: d["images"].clear(), "an empty split trains and measures nothing"),
         (
             lambda d: d["annotations"][0].update(bbox=[3, 4, 0, 5]),
-            r"annotation \d+ of image \d+ has a box of 0×5 pixels, without area",
+            r"\[annotations\[0\], id \d+\]: has a box of 0×5 pixels, without area",
         ),
         (
             lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
             "has a polygon of 2 points instead of 3",
         ),
-        (lambda d: d["annotations"][0].pop("bbox"), "KeyError 'bbox'"),
-        (lambda d: d.pop("categories"), "KeyError 'categories'"),
+        (lambda d: d["annotations"][0].pop("bbox"), "has no bbox"),
+        (lambda d: d.pop("categories"), "has no list 'categories'"),
     ],
 )
 def test_annotations_that_cannot_be_used_are_refused(
@@ -256,6 +257,98 @@ def test_annotations_that_cannot_be_used_are_refused(
     edit(coco / "annotations/instances_train2017.json", change)
     with pytest.raises(DataError, match=message):
         read_coco(coco, "train2017")
+
+
+def test_what_a_refused_image_shows_is_not_said_to_show_nothing(coco: Path) -> None:
+    edit(coco / "annotations/instances_train2017.json", lambda d: d["images"][0].pop("height"))
+    with pytest.raises(DataError, match=r"id 1\]: has no height") as caught:
+        read_coco(coco, "train2017")
+    assert "does not exist" not in str(caught.value)
+
+
+def test_numbers_that_exports_write_as_texts_or_floats_are_taken(coco: Path) -> None:
+    def write_otherwise(document: Any) -> None:
+        for number, one in enumerate(document["annotations"]):
+            one["image_id"], one["category_id"] = str(one["image_id"]), float(one["category_id"])
+            one["iscrowd"] = str(one["iscrowd"])
+            if number % 2:
+                one["area"] = None
+        for image in document["images"]:
+            image["id"], image["height"] = float(image["id"]), str(image["height"])
+
+    before = read_coco(coco, "train2017")
+    edit(coco / "annotations/instances_train2017.json", write_otherwise)
+    after = read_coco(coco, "train2017")
+    for column in ("boxes", "labels", "crowd", "starts", "sizes", "image_ids", "ids"):
+        np.testing.assert_array_equal(getattr(after, column), getattr(before, column))
+    assert 0 < after.crowd.sum() < len(after.crowd)
+
+
+def test_instances_whose_ids_begin_anew_in_each_image_keep_what_is_theirs(coco: Path) -> None:
+    def begin_anew(document: Any) -> None:
+        of_image: dict[int, int] = {}
+        for one in document["annotations"]:
+            of_image[one["image_id"]] = one["id"] = of_image.get(one["image_id"], 0) + 1
+
+    for name, read in (("person_keypoints", read_keypoints), ("densepose", read_densepose)):
+        split = "train2017" if name == "person_keypoints" else "train2014"
+        before = read(coco, split)
+        edit(coco / f"annotations/{name}_{split}.json", begin_anew)
+        after = read(coco, split)
+        np.testing.assert_array_equal(after.keypoints, before.keypoints)
+        assert len(set(after.ids.tolist())) == len(after.ids)
+        for index in range(len(before)):
+            for ours, theirs in zip(after[index].surfaces, before[index].surfaces, strict=True):
+                assert (ours is None) == (theirs is None)
+                assert ours is None or np.array_equal(ours.x, theirs.x)
+
+
+@pytest.mark.parametrize("side", ["size", "counts"])
+def test_run_lengths_of_another_size_are_refused(coco: Path, side: str) -> None:
+    def change(document: Any) -> None:
+        crowd = next(one for one in document["annotations"] if one["iscrowd"])
+        if side == "size":
+            crowd["segmentation"]["size"].reverse()
+        else:
+            crowd["segmentation"]["counts"] = [10, 20]
+
+    edit(coco / "annotations/instances_train2017.json", change)
+    match = r"has a mask of \[" if side == "size" else "has a mask whose runs are 30 pixels, not"
+    with pytest.raises(DataError, match=match):
+        read_coco(coco, "train2017")
+
+
+def test_a_category_that_groups_others_is_none_of_the_people(coco: Path) -> None:
+    file = coco / "annotations/person_keypoints_train2017.json"
+    before = read_keypoints(coco, "train2017")
+    edit(file, lambda d: d["categories"].insert(0, {"id": 0, "name": "all", "supercategory": "x"}))
+    after = read_keypoints(coco, "train2017")
+    assert after.categories.names == before.categories.names
+    assert after.categories.keypoints == before.categories.keypoints
+    np.testing.assert_array_equal(after.keypoints, before.keypoints)
+
+    other = {"id": 99, "name": "dog", "keypoints": ["nose"], "skeleton": []}
+    edit(file, lambda d: d["categories"].append(other))
+    with pytest.raises(DataError, match=r"all name the same keypoints.*dog \(1\)"):
+        read_keypoints(coco, "train2017")
+
+
+def test_lvis_v1_is_told_from_v05(world: Path, tmp_path: Path) -> None:
+    content = (world / "lvis/lvis_v0.5_train.json").read_text()
+    (tmp_path / "lvis_v1_train.json").write_text(content)
+    with pytest.raises(DataError, match=r"lvis_v1_train\.json is LVIS v1, A\.4 is of v0\.5"):
+        read_lvis(tmp_path, "train")
+
+    def grow(document: Any) -> None:
+        one = document["categories"][-1]
+        for number in range(1203 - len(document["categories"])):
+            more = {"id": 9000 + number, "name": f"more {number}"}
+            document["categories"].append({**one, **more})
+
+    (tmp_path / "lvis_v0.5_train.json").write_text(content)
+    edit(tmp_path / "lvis_v0.5_train.json", grow)
+    with pytest.raises(DataError, match="the 1,203 classes of LVIS v1"):
+        read_lvis(tmp_path, "train")
 
 
 def test_one_box_without_area_in_thousands_is_left_out(coco: Path) -> None:
@@ -271,15 +364,15 @@ def test_one_box_without_area_in_thousands_is_left_out(coco: Path) -> None:
 
 
 def test_missing_and_broken_files_are_named(coco: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*instances_val2014\.json"):
+    with pytest.raises(DataError, match=r"instances_val2014\.json: is missing"):
         read_coco(coco, "val2014")
     file = coco / "annotations/person_keypoints_val2017.json"
     file.write_text(file.read_text()[:-40])
     with pytest.raises(DataError, match="`moco data check keypoints"):
         read_keypoints(coco, "val2017")
     file = coco / "annotations/person_keypoints_train2017.json"
-    edit(file, lambda document: document["annotations"][0]["keypoints"].pop())
-    with pytest.raises(DataError, match="keypoints, the category names 17"):
+    edit(file, lambda document: document["annotations"][0].update(keypoints=[1, 2, 2]))
+    with pytest.raises(DataError, match="has 1 keypoints, the category names 17"):
         read_keypoints(coco, "train2017")
 
 
@@ -289,8 +382,8 @@ def test_voc_faults_are_named(world: Path, tmp_path: Path) -> None:
     text = xml.read_text()
     for old, new, message in (
         ("</annotation>", "", "is not a VOC annotation"),
-        ("<name>", "<name>un", "is none of the classes"),
-        ("<xmax>", "<xmax>-", "has a box without area"),
+        ("<name>", "<name>un", "is none of the 10 classes"),
+        ("<xmax>", "<xmax>-", "has a box from .*, without area"),
         ("<size>", "<sizes>", "is not a VOC annotation"),
     ):
         xml.write_text(text.replace(old, new))
@@ -303,6 +396,33 @@ def test_voc_faults_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="10,582"):
         read_voc_segmentation(tmp_path, "train_aug")
     with pytest.raises(DataError, match="leftImg8bit"):
+        read_cityscapes(tmp_path, "train")
+
+
+def test_what_tools_and_systems_leave_in_voc_changes_nothing(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "voc", tmp_path, dirs_exist_ok=True)
+    before = read_voc(tmp_path, ["2007/trainval", "2012/trainval"])
+    for path in sorted(tmp_path.glob("VOC*/ImageSets/Main/*.txt")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    for number, path in enumerate(sorted(tmp_path.glob("VOC2007/Annotations/*.xml"))):
+        odd = ("", "Unspecified", " 0 ")[number % 3]
+        path.write_text(path.read_text().replace("<difficult>0<", f"<difficult>{odd}<"))
+    after = read_voc(tmp_path, ["2007/trainval", "2012/trainval"])
+    assert after.categories.names == before.categories.names
+    np.testing.assert_array_equal(after.boxes, before.boxes)
+    np.testing.assert_array_equal(after.difficult, before.difficult)
+
+    listing = tmp_path / "VOC2007/ImageSets/Main/ours_trainval.txt"
+    listing.write_text("000001 1\n")
+    with pytest.raises(DataError, match=r"(?s)lists other classes than VOC2007: ours.*'ours'"):
+        read_voc(tmp_path, ["2007/trainval", "2012/trainval"])
+
+
+def test_colours_are_no_instances_of_cityscapes(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "cityscapes", tmp_path, dirs_exist_ok=True)
+    path = sorted(tmp_path.glob("gtFine/train/*/*_instanceIds.png"))[0]
+    Image.new("RGB", Image.open(path).size).save(path)
+    with pytest.raises(DataError, match=rf"{path.name}: has colours instead of instance numbers"):
         read_cityscapes(tmp_path, "train")
 
 

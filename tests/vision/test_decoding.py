@@ -69,6 +69,26 @@ def test_what_is_no_image_is_corrupt_and_says_why(data: bytes, reason: str) -> N
     assert caught.value.exit_code == ExitCode.BAD_DATA
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_grey_values_of_sixteen_bits_are_read_in_eight(tmp_path: Path, file_format: str) -> None:
+    values = np.linspace(0, 2**16 - 1, 12 * 16).astype(np.uint16).reshape(12, 16)
+    path = tmp_path / "image"
+    Image.fromarray(values).save(path, format=file_format)
+
+    pixels = read_image(path)
+
+    np.testing.assert_array_equal(pixels, np.repeat((values >> 8)[..., None], 3, axis=2))
+    assert abs(pixels.mean() - 127) < 1
+
+
+def test_pixels_of_which_nobody_knows_what_is_white_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.tiff"
+    for values in (np.full((4, 4), 0.5, np.float32), np.full((4, 4), 2**20, np.int32)):
+        Image.fromarray(values).save(path)
+        with pytest.raises(CorruptImageError, match="convert it to 8 bits"):
+            read_image(path)
+
+
 def test_a_missing_file_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(CorruptImageError, match="No such file"):
         read_image(tmp_path / "missing.jpg")

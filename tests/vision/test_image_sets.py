@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from components.core.errors import DataError
+from components.vision.check import check_data
 from components.vision.decoding import read_image
 from components.vision.image_sets import Names, read_image_set, read_images
 
@@ -29,6 +30,24 @@ def test_imagenet_has_the_order_and_classes_of_torchvisions_reader(imagenet_fold
     assert [(ours.path(i), ours.label(i)) for i in range(len(ours))] == theirs.samples
     assert list(ours.classes) == theirs.classes
     assert ours.image_id(0) == "n00000000/n00000000_1.JPEG"
+
+
+def test_folders_that_systems_add_are_no_classes(imagenet_folder: Path) -> None:
+    before = read_image_set("imagenet", imagenet_folder, "train")
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        for split in ("train", "val"):
+            folder = imagenet_folder / split / name
+            folder.mkdir()
+            (folder / "image.JPEG").write_bytes(Path(before.path(0)).read_bytes())
+    (imagenet_folder / "train/n00000000/._n00000000_1.JPEG").write_bytes(b"\0\5\26\7")
+    (imagenet_folder / "train/n00000001").rename(imagenet_folder / "elsewhere")
+    (imagenet_folder / "train/n00000001").symlink_to(imagenet_folder / "elsewhere")
+
+    after = read_image_set("imagenet", imagenet_folder, "train")
+
+    assert after.classes == before.classes
+    assert list(after.files) == list(before.files)
+    assert check_data("imagenet", imagenet_folder, decode=True).faults == []
 
 
 def test_imagenet_without_a_split_says_what_the_layout_is(tmp_path: Path) -> None:
@@ -59,7 +78,7 @@ def test_broken_inaturalist_annotations_name_the_file_and_the_way_out(
 ) -> None:
     file = inaturalist_folder / "train2018.json"
     file.write_text(file.read_text()[:1000])
-    with pytest.raises(DataError, match=r"train2018\.json.*moco data check inaturalist"):
+    with pytest.raises(DataError, match=r"(?s)moco data check inaturalist.*train2018\.json: is"):
         read_image_set("inaturalist", inaturalist_folder, "train")
 
 

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from components.vision.check.files import Boundary, check_files, image_fault, image_size
-from components.vision.check.findings import Findings
-from components.vision.datasets.layout import (
-    CITYSCAPES_IMAGE,
-    CITYSCAPES_INSTANCES,
-    CITYSCAPES_LABELS,
+from components.vision.check.files import image_size
+from components.vision.check.labels import check_labels
+from components.vision.datasets.cityscapes import (
+    city_stems,
+    scan_cityscapes,
+    scan_cityscapes_segmentation,
 )
+from components.vision.datasets.findings import Findings
+from components.vision.datasets.layout import CITYSCAPES_IMAGE
 
 PUBLISHED = {
     **{"train images": 2_975, "val images": 500},
@@ -24,38 +26,19 @@ def check_cityscapes(root: Path, findings: Findings, decode: bool) -> None:
 
 
 def _check_split(root: Path, split: str, findings: Findings, decode: bool) -> None:
-    folder = root / "leftImg8bit" / split
-    stems = _stems(folder, CITYSCAPES_IMAGE)
+    instances = scan_cityscapes(root, split, findings)
+    stems = city_stems(root / "leftImg8bit" / split, CITYSCAPES_IMAGE)
     findings.counts[f"{split} images"] = len(stems)
     findings.counts[f"{split} cities"] = len({stem.partition("/")[0] for stem in stems})
     if not stems:
-        findings.fault(
-            f"leftImg8bit/{split}", f"has no CITY/*{CITYSCAPES_IMAGE}: is the archive unpacked?"
-        )
-    labelled = _stems(root / "gtFine" / split, CITYSCAPES_LABELS)
-    for stem in sorted(set(labelled) - set(stems)):
-        name = f"gtFine/{split}/{stem}{CITYSCAPES_LABELS}"
-        findings.fault(name, "has no image in leftImg8bit")
-    images = [(f"leftImg8bit/{split}/{stem}{CITYSCAPES_IMAGE}", "", None) for stem in stems]
-    check_files(root, images, findings, decode=decode)
-    boundary = Boundary(root)
-    for stem in stems:
-        size = _size(folder / f"{stem}{CITYSCAPES_IMAGE}")
-        for ending in (CITYSCAPES_INSTANCES, CITYSCAPES_LABELS):
-            name = f"gtFine/{split}/{stem}{ending}"
-            message = image_fault(root, boundary, name, size, decode=decode)
-            if message:
-                findings.fault(name, message.replace("the annotation says", "the image is"))
-
-
-def _stems(folder: Path, ending: str) -> list[str]:
-    """Return CITY/NAME of every file with an ending, sorted."""
-    paths = sorted(folder.glob(f"*/*{ending}"))
-    return [f"{path.parent.name}/{path.name.removesuffix(ending)}" for path in paths]
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    try:
-        return image_size(path)
-    except OSError:
-        return None
+        return
+    check_labels(root, scan_cityscapes_segmentation(root, split, findings), findings, decode=decode)
+    for index, stem in enumerate(stems if instances else ()):
+        assert instances is not None
+        size = image_size(Path(instances.path(index)))
+        height, width = instances.sizes[index].tolist()
+        if size and size != (width, height):
+            findings.fault(
+                f"gtFine/{split}/{stem}",
+                f"has instances of {width}×{height} pixels, the image is {size[0]}×{size[1]}",
+            )

@@ -1,7 +1,6 @@
 """Readers of Cityscapes with fine annotations: instances (Table 6) and segmentation (A.5)."""
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.errors import DataError
+from components.vision.datasets.findings import Findings, strictly
 from components.vision.datasets.instances import InstanceSet, plain_categories
 from components.vision.datasets.layout import (
     CITYSCAPES_IMAGE,
@@ -43,20 +42,23 @@ class _Found:
     areas: npt.NDArray[np.int64]
 
 
-def read_cityscapes(root: Path, split: str) -> InstanceSet:
-    """Read leftImg8bit/SPLIT/CITY and the instance numbers in gtFine/SPLIT/CITY.
-
-    Boxes are those of the pixels, so the pictures are read, several at once; a group
-    that nobody told apart is a crowd.
-
-    Raises:
-        DataError: if the folders or an image's instances are missing.
-    """
-    stems = list(_stems(root, split))
-    paths = [f"{root}/gtFine/{split}/{stem}{CITYSCAPES_INSTANCES}" for stem in stems]
+def scan_cityscapes(root: Path, split: str, findings: Findings) -> InstanceSet | None:
+    """Scan leftImg8bit/SPLIT/CITY and the instance numbers in gtFine/SPLIT/CITY."""
+    before = len(findings.faults)
+    stems = scan_stems(root, split, findings)
+    names = [f"gtFine/{split}/{stem}{CITYSCAPES_INSTANCES}" for stem in stems]
+    paths = [f"{root}/{name}" for name in names]
     ids = np.array([CLASSES[name] for name in THINGS])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda path: _find(path, ids), paths))
+        looked_at = list(pool.map(lambda path: _find(path, ids), paths))
+    found: list[_Found] = []
+    for name, one in zip(names, looked_at, strict=True):
+        if isinstance(one, _Found):
+            found.append(one)
+        else:
+            findings.fault(name, one)
+    if len(findings.faults) > before:
+        return None
     values = np.concatenate([one.values for one in found])
     starts = np.cumsum([0, *(len(one.values) for one in found)])
 
@@ -80,13 +82,21 @@ def read_cityscapes(root: Path, split: str) -> InstanceSet:
     )
 
 
-def read_cityscapes_segmentation(root: Path, split: str) -> SemanticSet:
-    """Read leftImg8bit/SPLIT/CITY and the class numbers in gtFine/SPLIT/CITY.
+def read_cityscapes(root: Path, split: str) -> InstanceSet:
+    """Read leftImg8bit/SPLIT/CITY and the instance numbers in gtFine/SPLIT/CITY.
+
+    Boxes are those of the pixels, so the pictures are read, several at once; a group
+    that nobody told apart is a crowd.
 
     Raises:
-        DataError: if the folders are missing.
+        DataError: if the folders or an image's instances are missing, or are no instance numbers.
     """
-    stems = list(_stems(root, split))
+    return strictly(lambda findings: scan_cityscapes(root, split, findings), root, "cityscapes")
+
+
+def scan_cityscapes_segmentation(root: Path, split: str, findings: Findings) -> SemanticSet:
+    """Scan leftImg8bit/SPLIT/CITY; the class numbers are in gtFine/SPLIT/CITY."""
+    stems = scan_stems(root, split, findings)
     lookup = np.full(256, IGNORED, np.uint8)
     lookup[list(CLASSES.values())] = np.arange(len(CLASSES))
     return SemanticSet(
@@ -98,28 +108,54 @@ def read_cityscapes_segmentation(root: Path, split: str) -> SemanticSet:
     )
 
 
-def _stems(root: Path, split: str) -> Iterator[str]:
-    """Yield CITY/NAME of every image, sorted."""
+def read_cityscapes_segmentation(root: Path, split: str) -> SemanticSet:
+    """Read leftImg8bit/SPLIT/CITY and the class numbers in gtFine/SPLIT/CITY.
+
+    Raises:
+        DataError: if the folders are missing.
+    """
+    return strictly(
+        lambda findings: scan_cityscapes_segmentation(root, split, findings), root, "cityscapes"
+    )
+
+
+def scan_stems(root: Path, split: str, findings: Findings) -> list[str]:
+    """Return CITY/NAME of every image, sorted; hidden files are passed over."""
     folder = root / "leftImg8bit" / split
-    paths = sorted(folder.glob(f"*/*{CITYSCAPES_IMAGE}"))
-    if not paths:
-        raise DataError(
-            f"{folder} has no CITY/*{CITYSCAPES_IMAGE}: is leftImg8bit_trainvaltest unpacked?"
+    stems = city_stems(folder, CITYSCAPES_IMAGE)
+    if not stems:
+        findings.fault(
+            f"leftImg8bit/{split}",
+            f"has no CITY/*{CITYSCAPES_IMAGE}: is leftImg8bit_trainvaltest unpacked?",
         )
-    for path in paths:
-        yield f"{path.parent.name}/{path.name.removesuffix(CITYSCAPES_IMAGE)}"
+    for stem in sorted({*city_stems(root / "gtFine" / split, CITYSCAPES_LABELS)} - {*stems}):
+        name = f"gtFine/{split}/{stem}{CITYSCAPES_LABELS}"
+        findings.fault(name, "has no image in leftImg8bit")
+    return stems
+
+
+def city_stems(folder: Path, ending: str) -> list[str]:
+    """Return CITY/NAME of every file with an ending, sorted; hidden ones are passed over."""
+    paths = sorted(folder.glob(f"[!.]*/[!.]*{ending}"))
+    return [f"{path.parent.name}/{path.name.removesuffix(ending)}" for path in paths]
 
 
 def _class_ids(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.where(values < _INSTANCE, values, values // _INSTANCE)
 
 
-def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found:
-    """Find the instances in a picture of instance numbers, with box and area of each."""
+def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found | str:
+    """Find the instances in a picture of instance numbers, or say what is wrong with it."""
     try:
         picture = read_values.__wrapped__(path)
+    except FileNotFoundError:
+        return f"does not exist; {_MAKE}"
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read the instances {path}: {error}") from None
+        return f"cannot be read: {error}"
+    if picture.ndim != 2:
+        return f"has colours instead of instance numbers; {_MAKE}"
+    if picture.max(initial=0) >= _INSTANCE * 256 or picture.min(initial=0) < 0:
+        return f"has the number {picture.max()}, which is no instance; {_MAKE}"
     y, x = np.nonzero(picture >= ids[0])
     values, place = np.unique(picture[y, x], return_inverse=True)
     boxes = np.zeros((len(values), 4), np.float32)
@@ -135,3 +171,6 @@ def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found:
         boxes=boxes[counted],
         areas=areas[counted],
     )
+
+
+_MAKE = "cityscapesscripts makes it from gtFine's polygons (json2instanceImg)"

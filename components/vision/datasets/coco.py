@@ -1,11 +1,33 @@
-"""Readers of COCO: instances and keypoints of 2017, DensePose of 2014 (A.2, A.3, A.8)."""
+"""Readers of COCO: instances and keypoints of 2017, DensePose of 2014 (A.2, A.3, A.8).
 
-from dataclasses import replace
+A `scan` reports faults and returns what can be used of an annotation file; a `read` refuses a file
+that has any.
+"""
+
 from pathlib import Path
 
 from components.core.errors import DataError
-from components.vision.datasets.coco_json import AnnotationFile
+from components.vision.datasets.coco_json import AnnotationFile, FileOf
+from components.vision.datasets.coco_records import file_name
+from components.vision.datasets.findings import Findings, strictly
 from components.vision.datasets.instances import InstanceSet
+
+
+def scan_coco(root: Path, split: str, findings: Findings) -> AnnotationFile:
+    """Scan ROOT/annotations/instances_SPLIT.json."""
+    return AnnotationFile(root, f"annotations/instances_{split}.json", findings, _in_folder(split))
+
+
+def scan_keypoints(root: Path, split: str, findings: Findings) -> AnnotationFile:
+    """Scan ROOT/annotations/person_keypoints_SPLIT.json."""
+    name = f"annotations/person_keypoints_{split}.json"
+    return AnnotationFile(root, name, findings, _in_folder(split), people=True)
+
+
+def scan_densepose(root: Path, split: str, findings: Findings) -> AnnotationFile:
+    """Scan ROOT/annotations/densepose_SPLIT.json."""
+    folder = "train2014" if split.startswith("train") else "val2014"
+    return AnnotationFile(root, f"annotations/densepose_{split}.json", findings, _in_folder(folder))
 
 
 def read_coco(root: Path, split: str) -> InstanceSet:
@@ -18,19 +40,17 @@ def read_coco(root: Path, split: str) -> InstanceSet:
     Raises:
         DataError: naming what is wrong with the annotations; images are not opened.
     """
-    file = AnnotationFile(root / "annotations" / f"instances_{split}.json", "coco")
-    return file.instance_set(root, [f"{split}/{image['file_name']}" for image in file.images])
+    return strictly(lambda found: scan_coco(root, split, found), root, "coco").instance_set()
 
 
 def read_keypoints(root: Path, split: str) -> InstanceSet:
     """Read ROOT/annotations/person_keypoints_SPLIT.json (A.2); images are in ROOT/SPLIT.
 
     Raises:
-        DataError: as `read_coco`, and if keypoints are missing or not as many as named.
+        DataError: as `read_coco`, and if keypoints are not as many as named.
     """
-    file = AnnotationFile(root / "annotations" / f"person_keypoints_{split}.json", "keypoints")
-    images = file.instance_set(root, [f"{split}/{image['file_name']}" for image in file.images])
-    return replace(images, keypoints=file.keypoints(images))
+    file = strictly(lambda found: scan_keypoints(root, split, found), root, "keypoints")
+    return file.instance_set(keypoints=file.keypoints())
 
 
 def read_densepose(root: Path, split: str) -> InstanceSet:
@@ -44,12 +64,13 @@ def read_densepose(root: Path, split: str) -> InstanceSet:
     Raises:
         DataError: as `read_coco`.
     """
-    folder = "train2014" if split.startswith("train") else "val2014"
-    file = AnnotationFile(root / "annotations" / f"densepose_{split}.json", "densepose")
-    images = file.instance_set(root, [f"{folder}/{image['file_name']}" for image in file.images])
-    if images.categories.keypoints:
-        images = replace(images, keypoints=file.keypoints(images))
-    return replace(images, surface=file.surface(images))
+    file = strictly(lambda found: scan_densepose(root, split, found), root, "densepose")
+    keypoints = file.keypoints() if file.categories().keypoints else None
+    return file.instance_set(keypoints=keypoints, surface=file.surface())
+
+
+def _in_folder(folder: str) -> FileOf:
+    return lambda image: f"{folder}/{file_name(image, 'file_name')}"
 
 
 def flip_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

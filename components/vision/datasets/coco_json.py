@@ -1,12 +1,15 @@
 """Reads annotation files of COCO's form, each annotation going into columns as it is parsed.
 
 A file of 118,000 images becomes millions of Python objects if it is parsed first; here an
-annotation's object is gone before the next is made.
+annotation's object is gone before the next is made. What is as it should be takes a short way; all
+else goes through `coco_records`, which mends it or says what is wrong with it.
 """
 
+import itertools
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,166 +17,289 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import DataError
-from components.core.log import get_logger
 from components.vision.datasets import rle
+from components.vision.datasets.coco_records import (
+    LEAST_COORDINATES,
+    SURFACE_FIELDS,
+    SURFACE_MASKS,
+    SURFACE_NUMBERS,
+    SURFACE_PARTS,
+    SURFACE_RANGES,
+    SURFACE_SIDE,
+    SURFACE_SLACK,
+    Record,
+    Refusal,
+    annotation_record,
+    category_record,
+    image_record,
+    run_lengths,
+    shown,
+)
+from components.vision.datasets.findings import Fault, Findings
 from components.vision.datasets.instances import (
-    PARTS,
     Categories,
     Floats,
     InstanceSet,
     SurfacePoints,
-    refuse_many,
 )
 from components.vision.datasets.masks import Mask, PolygonMask, RunMask
+from components.vision.datasets.records import read_lists, record_fault, usable_records
 from components.vision.image_sets import Names
 
-log = get_logger(__name__)
-
 TOLERATED = 0.001  # of the annotations: train2017 has one box without area among 860,001
-_SURFACE_FIELDS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
 _SEPARATOR = " "  # no character of compressed run lengths
 _DECIMALS = 3  # what single precision keeps of any coordinate below 4,096
+_LISTS = ("images", "annotations", "categories")
+_TAKEN = "an annotation: it has an image_id"  # what stands for one where it was parsed
+_SURFACE = frozenset(SURFACE_FIELDS)
+_UNFIT = (TypeError, ValueError, KeyError, OverflowError, AttributeError)
+
+FileOf = Callable[[Record], str]
+"""Where an image's file is, relative to the data set's folder; raises Refusal."""
 
 
 class AnnotationFile:
     """What an annotation file of COCO's form holds, in columns.
 
     Attributes:
-        path: The file.
-        images: The records of its images, by ascending id.
+        root: The data set's folder.
+        name: Of the file, relative to it.
+        findings: Where faults went.
+        sound: Whether there is no fault in it.
+        images: The records of its images, by ascending id; faulty ones are left out.
+        files: Their files, relative to the folder.
+        annotations: How many there are, faulty ones included.
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
-        """Read the file.
+    def __init__(
+        self, root: Path, name: str, findings: Findings, file_of: FileOf, *, people: bool = False
+    ) -> None:
+        """Read the file, and report all that is wrong with it.
 
         Args:
-            path: The file.
-            kind: What `moco data check` calls the layout.
-
-        Raises:
-            DataError: if it cannot be read, is not of COCO's form or without images, an
-                annotation names an image or a category that is missing, or more
-                annotations are faulty than the published sets have.
+            root: The data set's folder.
+            name: Of the file, relative to it.
+            findings: Where faults go.
+            file_of: Says where an image's file is.
+            people: Whether its categories must name keypoints.
         """
-        self.path = path
-        self._kind = kind
+        self.root, self.name, self.findings = root, name, findings
+        self.images: list[Record] = []
+        self.files: list[str] = []
+        self.annotations = 0
+        self._categories: list[Record] = []
         self._columns = _Columns()
-        try:
-            document = json.loads(path.read_bytes(), object_hook=self._columns.take)
-            self.images = sorted(document["images"], key=lambda image: image["id"])
-            self._categories = sorted(document["categories"], key=lambda one: one["id"])
-            self._places = {image["id"]: place for place, image in enumerate(self.images)}
-            self.labels = {one["id"]: label for label, one in enumerate(self._categories)}
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise DataError(
-                f"{path} is not an annotation file of COCO's form: {type(error).__name__} {error}; "
-                f"`moco data check {kind} {path.parent.parent}` lists every fault"
-            ) from None
-        if not self.images:
-            raise DataError(f"{path} has no images: an empty split trains and measures nothing")
-        faults = self._columns.faults
-        refuse_many(path, faults, len(self._columns.ids) + len(faults), TOLERATED)
-        if faults:
-            log.warning("annotations left out", file=str(path), count=len(faults), first=faults[0])
+        self._refused: dict[str, set[int | None]] = {"image": set(), "category": set()}
+        before = len(findings.faults)
+        document = read_lists(root, name, _LISTS, findings, self._columns.take)
+        if document is not None:
+            self._take_images(document["images"], file_of)
+            self._take_categories(document["categories"], people=people)
+            self._take_annotations(document["annotations"], people=people)
+        self.sound = len(findings.faults) == before
 
-    def instance_set(self, root: Path, files: Sequence[str], **more: Any) -> InstanceSet:
+    def instance_set(self, **more: Any) -> InstanceSet:
         """Bring the columns to the order of the images.
 
         Args:
-            root: The folder that file names are relative to.
-            files: File names in the order of `images`.
             **more: Further columns of `InstanceSet`.
         """
-        columns = self._columns
-        images = self._found(columns.image_ids, self._places, "image")
-        labels = self._found(columns.category_ids, self.labels, "category")
-        order = np.argsort(images, kind="stable")
+        assert self.sound, "what has faults is not read"
+        columns, rows = self._columns, self._rows
         starts = np.zeros(len(self.images) + 1, np.int64)
-        np.cumsum(np.bincount(images, minlength=len(self.images)), out=starts[1:])
-        boxes = np.frombuffer(columns.boxes, np.float32).reshape(-1, 4)[order]
+        np.cumsum(np.bincount(self._image_places[rows], minlength=len(self.images)), out=starts[1:])
+        boxes = columns.boxes_of(rows)
         boxes[:, 2:] += boxes[:, :2]
-        sizes = np.array([(one["height"], one["width"]) for one in self.images], np.int32)
+        sizes = self._sizes()
         return InstanceSet(
-            root=root,
-            files=Names(files),
-            image_ids=np.array([image["id"] for image in self.images]),  # type: ignore[arg-type]
+            root=self.root,
+            files=Names(self.files),
+            image_ids=np.array([one["id"] for one in self.images], np.int64),  # type: ignore[arg-type]
             sizes=sizes,
             starts=starts,
             boxes=boxes,
-            labels=labels.astype(np.int32)[order],
-            crowd=np.frombuffer(columns.crowd, np.bool_)[order],
-            difficult=np.zeros(len(order), np.bool_),
-            areas=np.frombuffer(columns.areas, np.float32)[order],
-            ids=np.frombuffer(columns.ids, np.int64)[order],
+            labels=self._labels[rows].astype(np.int32),
+            crowd=np.frombuffer(columns.crowd, np.bool_)[rows],
+            difficult=np.zeros(len(rows), np.bool_),
+            areas=np.frombuffer(columns.areas, np.float32)[rows],
+            ids=_own_ids(np.frombuffer(columns.ids, np.int64)[rows]),
             categories=self.categories(),
-            mask=columns.masks(order, sizes),
+            mask=columns.masks(rows, sizes),
+            masked=columns.masked()[rows],
             **more,
         )
 
     def categories(self) -> Categories:
         """Return the classes, by ascending id; ids may have gaps, as COCO's own have."""
+        known = self._categories
+        first = known[0] if known else {}
         return Categories(
-            names=tuple(str(one["name"]) for one in self._categories),
-            ids=np.array([one["id"] for one in self._categories], np.int64),
+            names=tuple(one["name"] for one in known),
+            ids=np.array([one["id"] for one in known], np.int64),
             image_counts=np.array(
-                [one["image_count"] for one in self._categories if "image_count" in one], np.int64
+                [one["image_count"] for one in known if "image_count" in one], np.int64
             ),
-            frequencies=tuple(one["frequency"] for one in self._categories if "frequency" in one),
-            keypoints=tuple(self._categories[0].get("keypoints", ())) if self._categories else (),
-            skeleton=tuple(
-                (first - 1, second - 1)
-                for first, second in (self._categories or [{}])[0].get("skeleton", ())
-            ),
+            frequencies=tuple(one["frequency"] for one in known if "frequency" in one),
+            keypoints=tuple(first.get("keypoints", ())),
+            skeleton=tuple((start - 1, end - 1) for start, end in first.get("skeleton", ())),
         )
 
-    def keypoints(self, images: InstanceSet) -> Floats:
-        """Return the keypoints of the set's instances, (M, K, 3).
+    def category_records(self) -> Sequence[Record]:
+        """Return the categories as the file has them, by ascending id."""
+        return self._categories
 
-        Raises:
-            DataError: if the categories name no keypoints, or an instance has another number.
-        """
-        names = images.categories.keypoints
-        if not names:
-            raise DataError(f"{self.path}: its categories name no keypoints")
+    def classes_shown(self) -> npt.NDArray[np.int64]:
+        """Return each image's place times the number of classes, plus each class that it shows."""
+        pairs = self._image_places * len(self._categories) + self._labels
+        return np.unique(pairs[self._rows])
+
+    def unmasked(self) -> int:
+        """Return how many instances have no mask."""
+        return int((~self._columns.masked()[self._rows]).sum())
+
+    def keypoints(self) -> Floats:
+        """Return the keypoints of the set's instances, (M, K, 3); those not annotated are 0."""
+        count = len(self.categories().keypoints)
         columns = self._columns
-        wrong = [row for row, one in columns.keypoints.items() if len(one) != 3 * len(names)]
-        if wrong:
-            raise DataError(
-                f"{self.path}: annotation {columns.ids[wrong[0]]} has "
-                f"{len(columns.keypoints[wrong[0]]) / 3:g} keypoints, the category names "
-                f"{len(names)}"
-            )
-        values = np.zeros((len(columns.ids), 3 * len(names)), np.float32)
+        values = np.zeros((len(columns.ids), 3 * count), np.float32)
         for row, one in columns.keypoints.items():
             values[row] = one
-        keypoints = values.reshape(len(values), len(names), 3)
+        keypoints = values.reshape(len(values), count, 3)
         keypoints[..., :2][keypoints[..., 2] > 0] += 0.5  # from pixel numbers to their centres
-        return keypoints[columns.order(images.ids)]
+        return keypoints[self._rows]
 
-    def surface(self, images: InstanceSet) -> Any:
+    def surface(self) -> Callable[[int], SurfacePoints | None]:
         """Return what makes the DensePose of an instance of the set."""
-        return self._columns.surfaces(self._columns.order(images.ids))
+        return self._columns.surfaces(self._rows)
 
-    def _found(
-        self, ids: "array[int]", places: Mapping[Any, int], what: str
-    ) -> npt.NDArray[np.int64]:
-        try:
-            return np.array([places[identity] for identity in ids], np.int64)
-        except KeyError as error:
-            row = next(row for row, one in enumerate(ids) if one not in places)
-            raise DataError(
-                f"{self.path}: annotation {self._columns.ids[row]} names {what} {error}, which "
-                "the file does not have: it is of another version, or was cut; "
-                f"`moco data check {self._kind} {self.path.parent.parent}` lists every fault"
-            ) from None
+    def fault(self, place: str, message: str, record: object = None) -> None:
+        """Report a fault of a record, by its place in the file and by its id."""
+        self.findings.faults.append(record_fault(self.name, place, message, record))
+
+    def _take_images(self, records: Sequence[Any], file_of: FileOf) -> None:
+        def usable(record: Any) -> Record:
+            image = image_record(record)
+            image["file"] = file_of(image)
+            return image
+
+        images = usable_records(
+            self.name, "images", records, usable, self.findings, refused=self._refused["image"]
+        )
+        self.images = sorted(images, key=_by_id)
+        self.files = [one["file"] for one in self.images]
+        if not records:
+            self.findings.fault(
+                self.name, "has no images: an empty split trains and measures nothing"
+            )
+
+    def _take_categories(self, records: Sequence[Any], *, people: bool) -> None:
+        categories = usable_records(
+            self.name,
+            "categories",
+            records,
+            category_record,
+            self.findings,
+            refused=self._refused["category"],
+        )
+        self._categories = sorted(categories, key=_by_id)
+        if not records:
+            self.findings.fault(self.name, "has no categories")
+        for name, count in Counter(one["name"] for one in self._categories).items():
+            if count > 1:
+                message = f"{count} are called {name!r}: rename all but one, or merge them"
+                self.fault("categories", message)
+        if not people:
+            return
+        # Exports put a category in front that groups the others, and that nothing is of.
+        used = {*self._columns.category_ids}
+        self._categories = [
+            one for one in self._categories if one["keypoints"] or one["id"] in used
+        ]
+        points = {tuple(one["keypoints"]) for one in self._categories}
+        if len(points) > 1 or not points or () in points:
+            told = ", ".join(
+                f"{one['name']} ({len(one['keypoints'])})" for one in self._categories[:5]
+            )
+            self.findings.fault(
+                self.name,
+                "needs categories that all name the same keypoints; what it has, with the number "
+                f"of their keypoints: {told or 'none'}",
+            )
+
+    def _take_annotations(self, listed: list[Any], *, people: bool) -> None:
+        """Find each annotation's image and class, report what is wrong, and order the rest."""
+        columns, findings = self._columns, self.findings
+        self.annotations = len(listed)
+        places: Sequence[int] = range(len(listed))
+        if listed.count(_TAKEN) < len(listed) or columns.seen != len(listed):
+            places = [place for place, one in enumerate(listed) if one is _TAKEN]
+            for place, one in enumerate(listed):
+                if one is not _TAKEN:
+                    self.fault(f"annotations[{place}]", _why_not(one), one)
+        if len(places) != columns.seen:
+            message = "has records with an image_id outside of its list 'annotations'"
+            findings.fault(self.name, message)
+            return
+        shapes: list[Fault] = []  # of those that published sets have a few of
+        for number, message, shape, identity in columns.faults:
+            fault = record_fault(self.name, f"annotations[{places[number]}]", message, identity)
+            (shapes if shape else findings.faults).append(fault)
+
+        def fault_of(row: int, message: str) -> Fault:
+            place = f"annotations[{places[columns.numbers[row]]}]"
+            return record_fault(self.name, place, message, columns.ids[row])
+
+        self._image_places = _places(columns.image_ids, [one["id"] for one in self.images])
+        self._labels = _places(columns.category_ids, [one["id"] for one in self._categories])
+        findings.faults += itertools.starmap(fault_of, self._wrong_rows(people=people))
+        known = np.flatnonzero(self._image_places >= 0)
+        outside = dict(columns.outside(known, self._sizes()[self._image_places[known]]))
+        shapes += itertools.starmap(fault_of, outside.items())
+        findings.tolerate(shapes, len(listed), TOLERATED)
+        kept = np.ones(len(columns.ids), np.bool_)
+        kept[list(outside)] = False
+        rows = np.flatnonzero(kept)
+        self._rows = rows[np.argsort(self._image_places[rows], kind="stable")]
+
+    def _wrong_rows(self, *, people: bool) -> Iterator[tuple[int, str]]:
+        """Find rows that cannot be used, and say why."""
+        columns = self._columns
+        for what, found, named in (
+            ("image", self._image_places, columns.image_ids),
+            ("category", self._labels, columns.category_ids),
+        ):
+            refused = self._refused[what]  # has been said, and of one it is not known which it is
+            for row in np.flatnonzero(found < 0).tolist() if None not in refused else ():
+                if named[row] not in refused:
+                    yield row, f"names {what} {named[row]}, which does not exist"
+        yield from columns.unbounded()
+        yield from columns.of_other_size(self._image_places, self._sizes())
+        if people:
+            count = len(self._categories[0]["keypoints"]) if self._categories else 0
+            for row, points in columns.keypoints.items():
+                if len(points) != 3 * count:
+                    yield row, f"has {len(points) // 3} keypoints, the category names {count}"
+        for row in columns.wrong_surfaces():
+            yield row, _SURFACE_MASKS
+
+    def _sizes(self) -> npt.NDArray[np.int32]:
+        sizes = [(one["height"], one["width"]) for one in self.images]
+        return np.array(sizes, np.int32).reshape(-1, 2)
+
+
+_SURFACE_MASKS = (
+    f"has dp_masks that are not run lengths of {SURFACE_SIDE}×{SURFACE_SIDE} pixels each"
+)
 
 
 class _Columns:
     """Annotations, a column for each field, in the order of the file."""
 
     def __init__(self) -> None:
+        self.seen = 0
+        self.faults: list[tuple[int, str, bool, object]] = []
+        """Of those left out: number, message, whether only the shape is at fault, id."""
+        self.numbers = array("q")
         self.ids = array("q")
         self.image_ids = array("q")
         self.category_ids = array("q")
@@ -181,32 +307,47 @@ class _Columns:
         self.areas = array("f")
         self.crowd = array("B")
         self.keypoints: dict[int, array[float]] = {}
-        self.faults: list[str] = []
         self._runs: dict[int, rle.Runs] = {}
+        self._run_sizes: dict[int, tuple[int, int]] = {}
         self._points = array("f")
         self._polygon_ends = array("q")
         self._mask_ends = array("q")
         self._surfaces: dict[int, tuple[Floats, str]] = {}
 
-    def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
+    def take(self, record: dict[str, Any]) -> object:
         """Take a JSON object if it is an annotation; return it if not."""
-        if "image_id" not in record:
+        if "image_id" not in record or "file_name" in record:
             return record
+        try:
+            self._append(record)
+        except _UNFIT:
+            self._undo()
+            try:
+                self._append(annotation_record(record))
+            except Refusal as refusal:
+                fault = (self.seen, str(refusal), refusal.shape, record.get("id"))
+                self.faults.append(fault)
+        self.seen += 1
+        return _TAKEN
+
+    def _append(self, record: dict[str, Any]) -> None:
+        """Append a row, or raise one of `_UNFIT` in the middle of it."""
+        row = len(self.numbers)
         left, top, width, height = record["bbox"]
-        if not (width > 0 and height > 0):
-            self._refuse(record, f"has a box of {width}×{height} pixels, without area")
-            return None
-        segmentation = record.get("segmentation") or []
-        row = len(self.ids)
+        crowd = record.get("iscrowd", 0)
+        if not (width > 0 and height > 0 and crowd in (0, 1)):
+            raise ValueError("not as most are")
+        segmentation = record.get("segmentation") or ()
         if isinstance(segmentation, dict):
-            self._runs[row] = _runs(segmentation)
-        else:
-            polygons = [one for one in segmentation if len(one) >= 6 and len(one) % 2 == 0]
-            if segmentation and not polygons:
-                corners = len(segmentation[0]) / 2
-                self._refuse(record, f"has a polygon of {corners:g} points instead of 3")
-                return None
-            for polygon in polygons:
+            self._run_sizes[row] = _size_of(segmentation)
+            self._runs[row] = run_lengths(segmentation["counts"])
+        elif segmentation:
+            whole = [
+                one for one in segmentation if len(one) >= LEAST_COORDINATES and len(one) % 2 == 0
+            ]
+            if not whole:
+                raise ValueError("no polygon that has an area")
+            for polygon in whole:
                 self._points.extend(polygon)
                 self._polygon_ends.append(len(self._points))
         self._mask_ends.append(len(self._polygon_ends))
@@ -215,47 +356,135 @@ class _Columns:
         self.category_ids.append(record["category_id"])
         self.boxes.extend((left, top, width, height))
         self.areas.append(record.get("area", width * height))
-        self.crowd.append(1 if record.get("iscrowd") else 0)
+        self.crowd.append(1 if crowd else 0)
         if "keypoints" in record:
-            self.keypoints[row] = array("f", record["keypoints"])
-        if "dp_x" in record:
+            self.keypoints[row] = _visible(record["keypoints"])
+        if not _SURFACE.isdisjoint(record):
             self._surfaces[row] = _surface(record)
-        return None
+        self.numbers.append(self.seen)
 
-    def order(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the rows of annotations in the order of a set, which names them by id."""
-        own = np.frombuffer(self.ids, np.int64)
-        sorter = np.argsort(own, kind="stable")
-        return sorter[np.searchsorted(own, ids, sorter=sorter)]
+    def _undo(self) -> None:
+        """Take back what was appended of a row that could not be."""
+        row = len(self.numbers)
+        for column in (self.ids, self.image_ids, self.category_ids, self.areas, self.crowd):
+            del column[row:]
+        del self.boxes[4 * row :]
+        del self._mask_ends[row:]
+        polygons = self._mask_ends[-1] if row else 0
+        del self._polygon_ends[polygons:]
+        del self._points[self._polygon_ends[-1] if polygons else 0 :]
+        for known in (self._runs, self._run_sizes, self.keypoints, self._surfaces):
+            known.pop(row, None)
 
-    def masks(self, order: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]) -> Any:
-        """Return what makes the mask of an instance."""
+    def boxes_of(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """Return left, top, width and height of rows, (N, 4), a copy."""
+        boxes: Floats = np.frombuffer(self.boxes, np.float32).reshape(-1, 4)[rows]
+        return boxes
+
+    def masked(self) -> npt.NDArray[np.bool_]:
+        """Return which rows have a mask."""
+        masked: npt.NDArray[np.bool_] = (
+            np.diff(np.frombuffer(self._mask_ends, np.int64), prepend=0) > 0
+        )
+        masked[list(self._runs)] = True
+        return masked
+
+    def unbounded(self) -> Iterator[tuple[int, str]]:
+        """Find rows with a number that is none, or that single precision does not hold."""
+        boxes = np.frombuffer(self.boxes, np.float32).reshape(-1, 4)
+        for row in np.flatnonzero(~np.isfinite(boxes).all(1)).tolist():
+            yield row, f"has bbox {boxes[row].tolist()} instead of four numbers"
+        areas = np.frombuffer(self.areas, np.float32)
+        for row in np.flatnonzero(~((areas >= 0) & np.isfinite(areas))).tolist():
+            yield row, f"has area {areas[row]} instead of a number from 0"
+        places = np.flatnonzero(~np.isfinite(np.frombuffer(self._points, np.float32)))
+        polygon = np.searchsorted(np.frombuffer(self._polygon_ends, np.int64), places, "right")
+        owners = np.searchsorted(np.frombuffer(self._mask_ends, np.int64), polygon, "right")
+        for row in np.unique(owners).tolist():
+            yield row, "has a polygon with a coordinate that is no number"
+        for row, points in self.keypoints.items():
+            if not np.isfinite(np.frombuffer(points, np.float32)).all():
+                yield row, "has a keypoint whose place is no number"
+
+    def outside(
+        self, rows: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]
+    ) -> Iterator[tuple[int, str]]:
+        """Find boxes that do not touch their image.
+
+        Args:
+            rows: To look at.
+            sizes: Height and width of the image of each, (N, 2).
+        """
+        boxes = self.boxes_of(rows)
+        ends = boxes[:, :2] + boxes[:, 2:]
+        wrong = ((boxes[:, :2] >= sizes[:, ::-1]) | (ends <= 0)).any(1)
+        for place in np.flatnonzero(wrong).tolist():
+            height, width = sizes[place].tolist()
+            (left, top), (right, bottom) = boxes[place, :2].tolist(), ends[place].tolist()
+            yield (
+                int(rows[place]),
+                f"has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
+                f"outside of its image of {width}×{height} pixels",
+            )
+
+    def of_other_size(
+        self, images: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]
+    ) -> Iterator[tuple[int, str]]:
+        """Find run lengths that are not of their image.
+
+        Args:
+            images: The place of each row's image, -1 where it is not known.
+            sizes: Height and width of the images, (N, 2).
+        """
+        for row, runs in self._runs.items():
+            if images[row] < 0:
+                continue
+            size, said = sizes[images[row]].tolist(), list(self._run_sizes[row])
+            total = int(runs.sum(dtype=np.int64))
+            if said != size:
+                yield row, f"has a mask of {said} pixels (height, width), its image is {size}"
+            elif total != size[0] * size[1]:
+                yield row, f"has a mask whose runs are {total} pixels, not {size[0] * size[1]}"
+
+    def wrong_surfaces(self) -> list[int]:
+        """Return rows whose DensePose has a mask of another size."""
+        texts: list[str] = []
+        owners: list[int] = []
+        for row, (_, masks) in self._surfaces.items():
+            shapes = [one for one in masks.split(_SEPARATOR) if one]
+            texts += shapes
+            owners += [row] * len(shapes)
+        wrong = np.flatnonzero(rle.totals(texts) != SURFACE_SIDE**2)
+        return sorted({owners[one] for one in wrong.tolist()})
+
+    def masks(self, rows: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]) -> Any:
+        """Return what makes the mask of an instance of a set that has these rows."""
         points = np.frombuffer(self._points, np.float32).reshape(-1, 2)
         ends = np.frombuffer(self._polygon_ends, np.int64) // 2
         masks, runs = np.frombuffer(self._mask_ends, np.int64), self._runs
 
         def mask(image: int, instance: int) -> Mask:
             height, width = sizes[image].tolist()
-            row = int(order[instance])
+            row = int(rows[instance])
             if row in runs:
                 return RunMask(runs[row], height, width)
             first = int(masks[row - 1]) if row else 0
             starts = [int(ends[one - 1]) if one else 0 for one in range(first, int(masks[row]))]
             stops = ends[first : int(masks[row])].tolist()
-            polygons = tuple(
+            corners = tuple(
                 points[start:stop].astype(np.float64).round(_DECIMALS)
                 for start, stop in zip(starts, stops, strict=True)
             )
-            return PolygonMask(polygons, height, width)
+            return PolygonMask(corners, height, width)
 
         return mask
 
-    def surfaces(self, order: npt.NDArray[np.int64]) -> Any:
-        """Return what makes the DensePose of an instance."""
+    def surfaces(self, rows: npt.NDArray[np.int64]) -> Callable[[int], SurfacePoints | None]:
+        """Return what makes the DensePose of an instance of a set that has these rows."""
         known = self._surfaces
 
         def surface(instance: int) -> SurfacePoints | None:
-            row = int(order[instance])
+            row = int(rows[instance])
             if row not in known:
                 return None
             (x, y, part, u, v), masks = known[row]
@@ -263,19 +492,96 @@ class _Columns:
 
         return surface
 
-    def _refuse(self, record: dict[str, Any], fault: str) -> None:
-        self.faults.append(f"annotation {record.get('id')} of image {record['image_id']} {fault}")
+
+def _size_of(segmentation: dict[str, Any]) -> tuple[int, int]:
+    height, width = array("q", segmentation["size"])
+    return height, width
 
 
-def _runs(segmentation: dict[str, Any]) -> rle.Runs:
-    counts = segmentation["counts"]
-    return rle.uncompress(counts) if isinstance(counts, str) else np.array(counts, np.uint32)
+def _visible(values: Sequence[float]) -> "array[float]":
+    points = array("f", values)
+    if len(points) % 3 or not {0, 1, 2}.issuperset(points[2::3]):
+        raise ValueError("not keypoints")
+    return points
 
 
 def _surface(record: dict[str, Any]) -> tuple[Floats, str]:
     """Pack DensePose's fields: five rows of numbers, and one text for all masks."""
-    values = np.array([record[field] for field in _SURFACE_FIELDS], np.float32)
+    columns = [array("f", record[field]) for field in SURFACE_NUMBERS]
+    values = np.array([np.frombuffer(one, np.float32) for one in columns], np.float32)
+    for row, field in enumerate(SURFACE_NUMBERS):
+        most = SURFACE_RANGES.get(field)
+        if most is not None:
+            slack = SURFACE_SLACK * most
+            inside = (values[row] >= -slack) & (values[row] <= most + slack)
+        else:
+            parts = values[row]
+            inside = (parts >= 1) & (parts <= SURFACE_PARTS) & (parts == np.floor(parts))
+        if not inside.all():
+            raise ValueError("not a point on a surface")
     masks = [one["counts"] if one else "" for one in record["dp_masks"]]
-    if len(masks) > PARTS:
-        raise ValueError(f"annotation {record['id']} has {len(masks)} dp_masks, not {PARTS}")
+    if len(masks) > SURFACE_MASKS:
+        raise ValueError("too many masks")
     return values, _SEPARATOR.join(masks)
+
+
+def _by_id(record: Record) -> int:
+    return int(record["id"])
+
+
+def _why_not(record: object) -> str:
+    """Say why a record in the list of annotations is none."""
+    if not isinstance(record, dict):
+        return f"is {shown(record)} instead of a JSON object"
+    return "has a file_name: it is an image" if "image_id" in record else "has no image_id"
+
+
+def _places(ids: "array[int]", known: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return where each id is among the known ones, which ascend; -1 if it is not there."""
+    wanted, given = np.frombuffer(ids, np.int64), np.array(known, np.int64)
+    if not len(given):
+        return np.full(len(wanted), -1, np.int64)
+    places = np.minimum(np.searchsorted(given, wanted), len(given) - 1)
+    return np.where(given[places] == wanted, places, -1)
+
+
+def _own_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return ids of which no two are equal: exports may begin anew in each image."""
+    ordered = np.sort(ids)
+    return np.arange(1, len(ids) + 1) if (ordered[1:] == ordered[:-1]).any() else ids
+
+
+def read_document(path: Path, *, people: bool = False) -> Record:
+    """Read a file for a metric: its records as `AnnotationFile` takes them, as plain JSON values.
+
+    Raises:
+        DataError: if a record cannot be used.
+    """
+    document = json.loads(path.read_bytes())
+    try:
+        images = [image_record(one) for one in document["images"]]
+        categories = [category_record(one) for one in document["categories"]]
+        annotations = list(_measurable(document["annotations"], images))
+    except Refusal as refusal:
+        raise DataError(f"{path}: a record {refusal}") from None
+    for number, one in enumerate(annotations, 1):
+        one["id"] = number  # its own, whatever the file says
+        if people:
+            count = max(len(category["keypoints"]) for category in categories)
+            one.setdefault("keypoints", [0.0] * 3 * count)
+            one["num_keypoints"] = sum(visible > 0 for visible in one["keypoints"][2::3])
+    return {**document, "images": images, "annotations": annotations, "categories": categories}
+
+
+def _measurable(records: Sequence[Any], images: Sequence[Record]) -> Iterator[Record]:
+    sizes = {one["id"]: (one["width"], one["height"]) for one in images}
+    for record in records:
+        try:
+            one = annotation_record(record)
+        except Refusal as refusal:
+            if not refusal.shape:
+                raise
+            continue
+        (left, top, width, height), size = one["bbox"], sizes[one["image_id"]]
+        if left < size[0] and top < size[1] and left + width > 0 and top + height > 0:
+            yield one

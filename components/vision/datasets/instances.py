@@ -140,6 +140,7 @@ class InstanceSet(Sequence[Instances]):
         categories: The classes.
         mask: Makes the mask of an instance, given its image's and its own position; None
             if the set has no masks.
+        masked: Which instances have one, (M,); None if all have that can.
         keypoints: (M, K, 3), float32, or None.
         surface: Makes the DensePose of an instance, or None.
         absent: LVIS: for each image its classes, or None.
@@ -159,6 +160,7 @@ class InstanceSet(Sequence[Instances]):
     ids: npt.NDArray[np.int64]
     categories: Categories
     mask: Callable[[int, int], Mask] | None = None
+    masked: npt.NDArray[np.bool_] | None = None
     keypoints: Floats | None = None
     surface: Callable[[int], SurfacePoints | None] | None = None
     absent: Sequence[npt.NDArray[np.int32]] | None = None
@@ -230,6 +232,8 @@ def join(first: InstanceSet, second: InstanceSet) -> InstanceSet:
         name: np.concatenate([getattr(first, name), getattr(second, name)])
         for name in ("boxes", "labels", "crowd", "difficult", "areas", "ids", "sizes")
     }
+    if first.masked is not None and second.masked is not None:
+        columns["masked"] = np.concatenate([first.masked, second.masked])
     if first.keypoints is not None and second.keypoints is not None:
         columns["keypoints"] = np.concatenate([first.keypoints, second.keypoints])
     return replace(

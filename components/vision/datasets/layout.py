@@ -1,8 +1,7 @@
 """What files the detection data sets consist of; needs nothing but Python."""
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Any
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -31,25 +30,18 @@ CITYSCAPES_LABELS = "_gtFine_labelIds.png"
 def voc_classes(folder: Path) -> tuple[str, ...]:
     """Return the classes that ImageSets/Main lists, sorted as the published ones are.
 
-    Where it has no list for each class, they are the published ones.
+    Where it has no list for each class, they are the published ones. Hidden files, such as the
+    copies that some systems make of each, are passed over.
     """
     ending = "_trainval.txt"
-    lists = (folder / "ImageSets" / "Main").glob(f"*{ending}")
+    lists = (folder / "ImageSets" / "Main").glob(f"[!.]*{ending}")
     return tuple(sorted(path.name.removesuffix(ending) for path in lists)) or VOC_CLASSES
 
 
-def lvis_file(root: Path, split: str) -> Path | None:
+def lvis_file(root: Path, split: str, version: str = "v0.5") -> Path | None:
     """Find LVIS's annotations of a split, `train` or `val`, below COCO's folder."""
-    paths = (root / folder / f"lvis_v0.5_{split}.json" for folder in LVIS_FOLDERS)
+    paths = (root / folder / f"lvis_{version}_{split}.json" for folder in LVIS_FOLDERS)
     return next((path for path in paths if path.is_file()), None)
-
-
-def lvis_image(image: Mapping[str, Any], split: str) -> str:
-    """Return an image's file: COCO's of 2017, though v0.5 calls some by their names of 2014."""
-    if "coco_url" in image:
-        folder, name = str(image["coco_url"]).split("/")[-2:]
-        return f"{folder}/{name}"
-    return f"{split}2017/{str(image['file_name']).rpartition('_')[2]}"
 
 
 def augmented_list(folder: Path) -> Path | None:
@@ -60,4 +52,8 @@ def augmented_list(folder: Path) -> Path | None:
 
 def listed_names(text: str) -> list[str]:
     """Return the images that a list of VOC names: a name or a pair of paths in each line."""
-    return [Path(line.split()[0]).stem for line in text.splitlines() if line.strip()]
+    first = [line.split()[0] for line in text.splitlines() if line.strip()]
+    return [_ENDING.sub("", name.rpartition("/")[2]) for name in first]
+
+
+_ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)

@@ -1,15 +1,103 @@
 """Reader of LVIS v0.5, which annotates COCO's images of 2017 with 1,230 classes (A.4)."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from components.core.errors import DataError
 from components.vision.datasets.coco_json import AnnotationFile
+from components.vision.datasets.coco_records import Record, Refusal, file_name, shown
+from components.vision.datasets.findings import Findings, strictly
 from components.vision.datasets.instances import InstanceSet
-from components.vision.datasets.layout import lvis_file, lvis_image
+from components.vision.datasets.layout import lvis_file
+
+V1_CLASSES = 1_203
+_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
+_FREQUENCIES = {"r": 10, "c": 100, "f": 10**9}  # most training images of such a class
+
+
+class LvisFile(AnnotationFile):
+    """LVIS's annotations: COCO's form, and what is known not to be in an image.
+
+    Attributes:
+        absent: For each image classes that are certainly not in it.
+        not_exhaustive: For each image classes of which not every instance is annotated.
+    """
+
+    def __init__(self, root: Path, name: str, findings: Findings, split: str) -> None:
+        """Read the file, and report all that is wrong with it.
+
+        Args:
+            root: COCO's folder.
+            name: Of the file, relative to it.
+            findings: Where faults go.
+            split: `train` or `val`: images that name no folder are of this split.
+        """
+        super().__init__(root, name, findings, lambda image: _image_file(image, split))
+        before = len(findings.faults)
+        categories = self.category_records()
+        if len(categories) == V1_CLASSES:
+            findings.fault(
+                name,
+                f"has the {V1_CLASSES:,} classes of LVIS v1: A.4 is of v0.5, whose results are not "
+                "comparable; fetch lvis_v0.5_train.json and lvis_v0.5_val.json",
+            )
+        for category in categories:
+            if message := _group_fault(category):
+                self.fault("categories", message, category)
+        labels = {one["id"]: label for label, one in enumerate(categories)}
+        self.absent, self.not_exhaustive = (
+            [self._classes(image, field, labels) for image in self.images] for field in _LISTS
+        )
+        if self.sound:
+            self._refuse_present(categories)
+        self.sound = self.sound and len(findings.faults) == before
+
+    def _classes(self, image: Record, field: str, labels: dict[int, int]) -> npt.NDArray[np.int32]:
+        """Return the class indices that an image's record lists under a field."""
+        ids = image.get(field)
+        if not isinstance(ids, list):
+            told = f"{field} {shown(ids)} instead of a list" if field in image else f"no {field}"
+            self.fault("images", f"the image has {told}", image)
+            return np.zeros(0, np.int32)
+        known = []
+        for one in ids:
+            if isinstance(one, (int, float)) and one in labels:
+                known.append(labels[int(one)])
+            else:
+                message = f"{field} names category {shown(one)}, which does not exist"
+                self.fault("images", message, image)
+        return np.array(known, np.int32)
+
+    def _refuse_present(self, categories: Sequence[Record]) -> None:
+        """Report images that show what their record says is not in them."""
+        classes = len(categories)
+        denied = np.concatenate(
+            [np.zeros(0, np.int64)]
+            + [place * classes + one.astype(np.int64) for place, one in enumerate(self.absent)]
+        )
+        for pair in np.intersect1d(denied, self.classes_shown()).tolist():
+            place, label = divmod(pair, classes)
+            message = (
+                f"has category {categories[label]['id']}, which neg_category_ids says that it "
+                "has not"
+            )
+            self.fault("images", message, self.images[place])
+
+
+def scan_lvis(root: Path, split: str, findings: Findings) -> LvisFile | None:
+    """Scan lvis_v0.5_SPLIT.json in ROOT, ROOT/annotations or ROOT/lvis."""
+    path = lvis_file(root, split)
+    if path is not None:
+        return LvisFile(root, str(path.relative_to(root)), findings, split)
+    other = lvis_file(root, split, "v1")
+    told = f"is missing, neither in {root} itself nor in annotations/ or lvis/"
+    if other is not None:
+        told += f"; {other.name} is LVIS v1, A.4 is of v0.5"
+    findings.fault(f"lvis_v0.5_{split}.json", told)
+    return None
 
 
 def read_lvis(root: Path, split: str) -> InstanceSet:
@@ -24,30 +112,27 @@ def read_lvis(root: Path, split: str) -> InstanceSet:
     Raises:
         DataError: naming what is wrong with the annotations; images are not opened.
     """
-    path = lvis_file(root, split)
-    if path is None:
-        raise DataError(
-            f"{root} has no lvis_v0.5_{split}.json, neither itself nor in annotations/ or lvis/"
-        )
-    file = AnnotationFile(path, "lvis")
-    images = file.instance_set(root, [lvis_image(image, split) for image in file.images])
-    if not images.categories.frequencies:
-        raise DataError(f"{path}: the categories have no frequency: is it COCO's, not LVIS's?")
-    return replace(
-        images,
-        absent=_classes(file, "neg_category_ids"),
-        not_exhaustive=_classes(file, "not_exhaustive_category_ids"),
-    )
+    file = strictly(lambda found: scan_lvis(root, split, found), root, "lvis")
+    return file.instance_set(absent=file.absent, not_exhaustive=file.not_exhaustive)
 
 
-def _classes(file: AnnotationFile, field: str) -> list[Any]:
-    """Return the class indices that each image's record lists under a field."""
-    try:
-        return [
-            np.array([file.labels[one] for one in image.get(field, ())], np.int32)
-            for image in file.images
-        ]
-    except KeyError as error:
-        raise DataError(
-            f"{file.path}: {field} names category {error}, which the file does not have"
-        ) from None
+def _image_file(image: Record, split: str) -> str:
+    """Return an image's file: COCO's of 2017, though v0.5 calls some by their names of 2014."""
+    if image.get("coco_url") is not None:
+        parts = str(image["coco_url"]).split("/")[-2:]
+        if len(parts) < 2 or not all(parts):
+            raise Refusal(f"has coco_url {shown(image['coco_url'])} without a folder and a file")
+        return file_name({"coco_url": "/".join(parts)}, "coco_url")
+    return f"{split}2017/{file_name(image, 'file_name').rpartition('_')[2]}"
+
+
+def _group_fault(category: dict[str, Any]) -> str:
+    """Say what is wrong with a class's group by its number of training images, if anything is."""
+    count, frequency = category.get("image_count"), category.get("frequency")
+    known = isinstance(frequency, str) and frequency in _FREQUENCIES
+    if not known or not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        return "the category has no image_count or frequency: is it COCO's file, not LVIS's?"
+    right = next((letter for letter, most in _FREQUENCIES.items() if count <= most), "f")
+    if frequency != right:
+        return f"the category is {frequency!r} with {count} training images"
+    return ""
