@@ -12,7 +12,7 @@ from components.detection.interface import Prediction
 from components.vision.datasets.instances import Instances, InstanceSet
 from components.vision.datasets.semantic import palette
 from components.vision.decoding import Pixels, read_image
-from components.vision.pictures import PICTURES, Colour, write_sheet
+from components.vision.pictures import PICTURES, Colour, drawing, write_sheet
 
 IN_CODE_DIGEST = False  # it shows results to people
 
@@ -28,6 +28,15 @@ def draw_predictions(
     predictions: Mapping[int, Prediction],
 ) -> None:
     """Write `pictures/predictions.jpg` into a metrics artifact; nothing without predictions."""
+    with drawing(folder / SHEET):
+        _draw_predictions(folder, images, predictions)
+
+
+def _draw_predictions(
+    folder: Path,
+    images: InstanceSet,
+    predictions: Mapping[int, Prediction],
+) -> None:
     rows, labels = [], set()
     for index, prediction in sorted(predictions.items()):
         instances = images[index]

@@ -158,7 +158,6 @@ def write_measured(
     log.info("measured", **shown)
     images = results.images
     write_per_class(folder / "per_class.json", images, measured)
-    draw_predictions(folder, images, predicted.pictured)
     metrics = Metrics(
         values=dict(measured.values),
         curves=history.curves(measured.values) if history else {},
@@ -169,6 +168,7 @@ def write_measured(
         },
     )
     write_metrics(folder, metrics)
+    draw_predictions(folder, images, predicted.pictured)
 
 
 def _follow(

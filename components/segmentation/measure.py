@@ -32,7 +32,7 @@ from components.training.history import History
 from components.vision.config import LoaderConfig
 from components.vision.datasets.semantic import IGNORED, SemanticSet, palette
 from components.vision.decoding import Pixels, read_image
-from components.vision.pictures import PICTURES, Colour, write_sheet
+from components.vision.pictures import PICTURES, Colour, drawing, write_sheet
 
 log = get_logger(__name__)
 
@@ -192,7 +192,9 @@ def write_measured(
     write_metrics(metrics, Metrics(values=dict(figures.values), curves=curves, details=details))
     per_class = json.dumps(list(_per_class(figures, images)), indent=1)
     (metrics / "per_class.json").write_text(per_class + "\n", "utf-8")
-    _write_pictures(metrics / PICTURES / "predictions.jpg", images, dataset, predictions)
+    sheet = metrics / PICTURES / "predictions.jpg"
+    with drawing(sheet):
+        _write_pictures(sheet, images, dataset, predictions)
 
 
 def _per_class(figures: Figures, images: SemanticSet) -> Iterator[dict[str, JsonValue]]:

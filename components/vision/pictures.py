@@ -1,12 +1,16 @@
 """Pictures for people: sheets of images beside what was predicted, with a legend."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from components.core.log import get_logger
 from components.vision.decoding import Pixels
+
+log = get_logger(__name__)
 
 IN_CODE_DIGEST = False  # it shows results to people
 
@@ -22,6 +26,19 @@ _GAP = 6
 _LINE = 20
 _WHITE: Colour = (255, 255, 255)
 _BLACK: Colour = (0, 0, 0)
+
+
+@contextmanager
+def drawing(path: Path) -> Iterator[None]:
+    """Go on where a picture cannot be drawn: none is worth what was trained.
+
+    Args:
+        path: Of the picture.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever it is, figures and models are still to be written
+        log.warning("not drawn", picture=path.name, why=f"{type(error).__name__}: {error}")
 
 
 def write_sheet(
@@ -69,7 +86,7 @@ def _fitted(height: int, width: int) -> tuple[int, int]:
     """Return the size of a panel; a small image grows by a whole factor, to keep its pixels."""
     factor = _PANEL / max(height, width)
     factor = max(1, int(factor)) if factor >= 1 else factor
-    return round(height * factor), round(width * factor)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _flow(

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import structlog
 from PIL import Image
 
 from components.vision.datasets.semantic import palette
-from components.vision.pictures import LARGEST, write_sheet
+from components.vision.pictures import LARGEST, drawing, write_sheet
 
 
 def test_the_palette_is_vocs() -> None:
@@ -48,3 +50,17 @@ def test_even_noise_stays_small_enough(tmp_path: Path) -> None:
     rows = [[random.integers(0, 256, (240, 320, 3), np.uint8)] * 3] * 6
     write_sheet(tmp_path / "noise.jpg", ("a", "b", "c"), rows, {})
     assert (tmp_path / "noise.jpg").stat().st_size <= LARGEST
+
+
+@pytest.mark.parametrize("shape", [(3, 3000, 3), (3000, 3, 3), (1, 1, 3)])
+def test_a_picture_of_any_shape_has_a_panel(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_sheet(tmp_path / "long.jpg", ("a", "b"), [[np.zeros(shape, np.uint8)] * 2], {})
+    assert Image.open(tmp_path / "long.jpg").size[0] > 0
+
+
+def test_what_cannot_be_drawn_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs, drawing(tmp_path / "sheet.jpg"):
+        raise ValueError("height and width must be > 0")
+    (line,) = logs
+    assert line["why"] == "ValueError: height and width must be > 0"
+    assert line["picture"] == "sheet.jpg"
