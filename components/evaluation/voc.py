@@ -6,7 +6,6 @@ stands beside them.
 """
 
 import math
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,23 +67,6 @@ class Truth:
 def result_file(split: str, name: str) -> str:
     """Return what the devkit calls the detections of a class, trained on any data (comp4)."""
     return f"comp4_det_{split}_{name}.txt"
-
-
-def read_truth(root: Path, split: str) -> dict[str, Truth]:
-    """Read the objects of ROOT/ImageSets/Main/SPLIT.txt's images, by image name.
-
-    Args:
-        root: One year's folder, such as VOCdevkit/VOC2007.
-        split: `test` for VOC 2007.
-
-    Raises:
-        DataError: if a file is missing or is not VOC's XML.
-    """
-    listing = root / "ImageSets" / "Main" / f"{split}.txt"
-    names = _read(listing).split()
-    if not names:
-        raise DataError(f"{listing} lists no images: the split is empty")
-    return {name: _read_objects(root / "Annotations" / f"{name}.xml") for name in names}
 
 
 def write_results(
@@ -257,24 +239,6 @@ def _fault(detection: Detection, images: set[str], classes: Mapping[str, object]
     if not math.isfinite(detection.score):
         return f"score {detection.score} is not a finite number"
     return ""
-
-
-def _read_objects(path: Path) -> Truth:
-    try:
-        # The user's own files, by a parser that fetches nothing.
-        objects = list(ET.fromstring(_read(path)).iter("object"))  # noqa: S314
-        return Truth(
-            names=tuple(one.findtext("name", "") for one in objects),
-            boxes=np.array([_corners(one) for one in objects], np.float64).reshape(-1, 4),
-            difficult=np.array([int(one.findtext("difficult", "0")) for one in objects], bool),
-        )
-    except (ET.ParseError, ValueError) as error:
-        raise DataError(f"{path} is not a VOC annotation: {error}; unpack it again") from None
-
-
-def _corners(found: ET.Element) -> list[float]:
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    return [float(found.findtext(f"bndbox/{side}", "")) for side in sides]
 
 
 def _read(path: Path) -> str:

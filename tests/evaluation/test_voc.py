@@ -1,6 +1,7 @@
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from components.evaluation.voc import (
     CLASSES,
     THRESHOLDS,
     Detection,
+    Truth,
     evaluate_voc,
-    read_truth,
     result_file,
     write_results,
 )
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 KINDS = ("cat", "dog", "sofa")
 OBJECT = """<object><name>{}</name><pose>Left</pose><truncated>0</truncated>
 <difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>
@@ -30,6 +32,22 @@ def write_truth(root: Path, objects: dict[str, list[tuple[Any, ...]]]) -> None:
     for image, found in objects.items():
         body = "".join(OBJECT.format(*one) for one in found)
         (root / "Annotations" / f"{image}.xml").write_text(f"<annotation>{body}</annotation>")
+
+
+def read_truth(root: Path, split: str) -> dict[str, Truth]:
+    """Read what `write_truth` wrote."""
+    truth = {}
+    for name in (root / f"ImageSets/Main/{split}.txt").read_text().split():
+        objects = list(ElementTree.parse(root / f"Annotations/{name}.xml").iter("object"))
+        boxes = [
+            [float(side.text or "") for side in one.iter() if side.tag in SIDES] for one in objects
+        ]
+        truth[name] = Truth(
+            names=tuple(one.findtext("name", "") for one in objects),
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            difficult=np.array([one.findtext("difficult") == "1" for one in objects], bool),
+        )
+    return truth
 
 
 def random_world(root: Path, seed: int) -> list[Detection]:
@@ -216,14 +234,6 @@ def test_a_malformed_result_file_is_refused(line: str, fault: str, tmp_path: Pat
         evaluate_voc(read_truth(tmp_path, "test"), tmp_path, "test", ("dog",))
 
 
-def test_missing_and_broken_annotations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*test\.txt"):
-        read_truth(tmp_path, "test")
-    write_truth(tmp_path, {"a": [("dog", 0, 1, 1, "ten", 20)]})
-    with pytest.raises(DataError, match=r"a\.xml is not a VOC annotation"):
-        read_truth(tmp_path, "test")
-    (tmp_path / "Annotations" / "a.xml").unlink()
-    with pytest.raises(DataError, match=r"cannot read .*a\.xml"):
-        read_truth(tmp_path, "test")
+def test_a_missing_result_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*comp4_det_test_aeroplane\.txt"):
         evaluate_voc({}, tmp_path, "test")
