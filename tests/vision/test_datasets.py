@@ -32,6 +32,7 @@ from components.vision.datasets.densepose import (
 from components.vision.datasets.instances import Instances
 from components.vision.datasets.layout import EVALUATION_GEOMETRY
 from components.vision.datasets.lvis import read_lvis
+from components.vision.datasets.masks import read_values
 from components.vision.datasets.voc import read_voc, read_voc_segmentation
 from components.vision.decoding import read_image
 
@@ -418,12 +419,32 @@ def test_what_tools_and_systems_leave_in_voc_changes_nothing(world: Path, tmp_pa
         read_voc(tmp_path, ["2007/trainval", "2012/trainval"])
 
 
-def test_colours_are_no_instances_of_cityscapes(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("RGB", "has colours instead of instance numbers"),
+        ("L", "has 8 bits a pixel, which hold no instance numbers"),
+    ],
+)
+def test_what_is_no_picture_of_instances_is_refused(
+    world: Path, tmp_path: Path, mode: str, message: str
+) -> None:
     shutil.copytree(world / "cityscapes", tmp_path, dirs_exist_ok=True)
     path = sorted(tmp_path.glob("gtFine/train/*/*_instanceIds.png"))[0]
-    Image.new("RGB", Image.open(path).size).save(path)
-    with pytest.raises(DataError, match=rf"{path.name}: has colours instead of instance numbers"):
+    Image.new(mode, Image.open(path).size).save(path)
+    with pytest.raises(DataError, match=rf"{path.name}: {message}"):
         read_cityscapes(tmp_path, "train")
+
+
+def test_numbers_for_training_are_no_labels_of_cityscapes(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "cityscapes", tmp_path, dirs_exist_ok=True)
+    path = sorted(tmp_path.glob("gtFine/train/*/*_labelIds.png"))[0]
+    labels = read_cityscapes_segmentation(tmp_path, "train").labels(0)
+    labels[0, 0] = 255  # what does not count, in such a picture
+    Image.fromarray(labels).save(path)
+    read_values.cache_clear()
+    with pytest.raises(DataError, match=rf"{path.name}: the number 255, where 0 to 33 are"):
+        read_cityscapes_segmentation(tmp_path, "train").labels(0)
 
 
 def test_geometry_measures_the_sheet(world: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from components.vision.datasets.findings import Findings, strictly
 from components.vision.datasets.instances import InstanceSet, plain_categories
@@ -15,7 +16,7 @@ from components.vision.datasets.layout import (
     CITYSCAPES_INSTANCES,
     CITYSCAPES_LABELS,
 )
-from components.vision.datasets.masks import Mask, ValueMask, read_values
+from components.vision.datasets.masks import Mask, ValueMask
 from components.vision.datasets.semantic import IGNORED, SemanticSet
 from components.vision.image_sets import Names
 
@@ -29,6 +30,7 @@ CLASSES = {
 THINGS = tuple(list(CLASSES)[11:])
 """The eight of them that are told apart into instances."""
 
+_NUMBERS = 34  # of the classes in labelIds, those that do not count included
 _INSTANCE = 1000  # an instance's number is this times its class, plus a count
 
 
@@ -105,6 +107,7 @@ def scan_cityscapes_segmentation(root: Path, split: str, findings: Findings) -> 
         label_files=Names(f"gtFine/{split}/{stem}{CITYSCAPES_LABELS}" for stem in stems),
         classes=tuple(CLASSES),
         lookup=lookup,
+        numbers=_NUMBERS,
     )
 
 
@@ -147,13 +150,16 @@ def _class_ids(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found | str:
     """Find the instances in a picture of instance numbers, or say what is wrong with it."""
     try:
-        picture = read_values.__wrapped__(path)
+        with Image.open(path) as image:
+            bits, picture = _BITS.get(image.mode, 16), np.array(image, np.int32)
     except FileNotFoundError:
         return f"does not exist; {_MAKE}"
     except (OSError, ValueError, SyntaxError) as error:
         return f"cannot be read: {error}"
     if picture.ndim != 2:
         return f"has colours instead of instance numbers; {_MAKE}"
+    if bits < 16:
+        return f"has {bits} bits a pixel, which hold no instance numbers; {_MAKE}"
     if picture.max(initial=0) >= _INSTANCE * 256 or picture.min(initial=0) < 0:
         return f"has the number {picture.max()}, which is no instance; {_MAKE}"
     y, x = np.nonzero(picture >= ids[0])
@@ -173,4 +179,5 @@ def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found | str:
     )
 
 
+_BITS = {"1": 1, "L": 8, "P": 8}  # by Pillow's modes
 _MAKE = "cityscapesscripts makes it from gtFine's polygons (json2instanceImg)"

@@ -260,6 +260,8 @@ class AnnotationFile:
         kept[list(outside)] = False
         rows = np.flatnonzero(kept)
         self._rows = rows[np.argsort(self._image_places[rows], kind="stable")]
+        if _shared(np.frombuffer(columns.ids, np.int64)):
+            findings.notes.append(f"{self.name}: annotations share ids, and are numbered anew")
 
     def _wrong_rows(self, *, people: bool) -> Iterator[tuple[int, str]]:
         """Find rows that cannot be used, and say why."""
@@ -547,8 +549,12 @@ def _places(ids: "array[int]", known: Sequence[int]) -> npt.NDArray[np.int64]:
 
 def _own_ids(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return ids of which no two are equal: exports may begin anew in each image."""
+    return np.arange(1, len(ids) + 1) if _shared(ids) else ids
+
+
+def _shared(ids: npt.NDArray[np.int64]) -> bool:
     ordered = np.sort(ids)
-    return np.arange(1, len(ids) + 1) if (ordered[1:] == ordered[:-1]).any() else ids
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def read_document(path: Path, *, people: bool = False) -> Record:

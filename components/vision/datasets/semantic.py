@@ -23,6 +23,7 @@ class SemanticSet:
         label_files: File names of the pictures of class numbers.
         classes: Class names, in the order of the numbers.
         lookup: The number here of each number in a file, (256,), uint8; None if they are equal.
+        numbers: How many numbers a file may have, from 0; 255 counts if all may be there.
     """
 
     root: Path
@@ -30,6 +31,7 @@ class SemanticSet:
     label_files: Sequence[str]
     classes: tuple[str, ...]
     lookup: npt.NDArray[np.uint8] | None = None
+    numbers: int = 256
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,6 +57,11 @@ class SemanticSet:
             raise DataError(f"cannot read the labels {path}: {error}") from None
         if values.ndim != 2 or values.min() < 0 or values.max() > IGNORED:
             raise DataError(f"{path}: colours or numbers over {IGNORED} instead of class numbers")
+        if values.max() >= self.numbers:
+            raise DataError(
+                f"{path}: the number {values.max()}, where 0 to {self.numbers - 1} are: are these "
+                "numbers of another kind, such as those for training?"
+            )
         labels = values.astype(np.uint8) if self.lookup is None else self.lookup[values]
         wrong = labels[(labels >= len(self.classes)) & (labels != IGNORED)]
         if len(wrong):
