@@ -191,7 +191,7 @@ def test_a_mounted_data_set_is_checked_in_each_layout_that_is_read() -> None:
         *(("voc", "voc"), ("voc", "voc_segmentation")),
         *((name, name) for name in ("imagenet", "inaturalist", "lvis", "cityscapes")),
     }
-    assert {layout for _, layout in layouts} <= CHECKS.keys()
+    assert {layout for _, layout in layouts} <= {*CHECKS}
 
 
 def test_settings_reach_a_stage_or_one_step() -> None:

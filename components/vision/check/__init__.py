@@ -3,7 +3,7 @@
 A later kind is one more function in a module of its own, and one more entry here.
 """
 
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from components.core.config import nearest
@@ -13,12 +13,13 @@ from components.vision.datasets.findings import Fault, Findings
 
 __all__ = ["CHECKS", "Fault", "Findings", "check_data"]
 
-CHECKS: dict[str, str] = {
-    **{kind: kind for kind in ("imagenet", "inaturalist", "images", "cityscapes")},
-    **dict.fromkeys(("coco", "keypoints", "densepose", "lvis"), "coco"),
-    **dict.fromkeys(("voc", "voc_segmentation"), "voc"),
-}
-"""The layouts, each with the module here whose `check_LAYOUT` looks at it."""
+Check = Callable[[Path, Findings, bool], None]
+
+CHECKS = (
+    *("imagenet", "inaturalist", "images"),
+    *("coco", "keypoints", "densepose", "lvis", "voc", "voc_segmentation", "cityscapes"),
+)
+"""The layouts."""
 
 
 def check_data(kind: str, path: Path, *, decode: bool = False) -> Findings:
@@ -42,12 +43,38 @@ def check_data(kind: str, path: Path, *, decode: bool = False) -> Findings:
     if decode and not can_decode():
         raise UsageError("decoding needs the image libraries: install moco-transfer[train]")
     findings = Findings()
-    try:
-        module = import_module(f"components.vision.check.{CHECKS[kind]}")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"reading {kind} needs {error.name}: install moco-transfer[train]"
-        ) from None
-    getattr(module, f"check_{kind}")(path, findings, decode)
+    _checks()[kind](path, findings, decode)
     findings.faults = list(dict.fromkeys(findings.faults))  # files that two parts share
     return findings
+
+
+def _checks() -> Mapping[str, Check]:
+    """Return what looks at each layout; only now, because readers need numpy and Pillow."""
+    try:
+        from components.vision.check.cityscapes import check_cityscapes
+        from components.vision.check.coco import (
+            check_coco,
+            check_densepose,
+            check_keypoints,
+            check_lvis,
+        )
+        from components.vision.check.imagenet import check_imagenet
+        from components.vision.check.images import check_images
+        from components.vision.check.inaturalist import check_inaturalist
+        from components.vision.check.voc import check_voc, check_voc_segmentation
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"reading data sets needs {error.name}: install moco-transfer[train]"
+        ) from None
+    return {
+        "imagenet": check_imagenet,
+        "inaturalist": check_inaturalist,
+        "images": check_images,
+        "coco": check_coco,
+        "keypoints": check_keypoints,
+        "densepose": check_densepose,
+        "lvis": check_lvis,
+        "voc": check_voc,
+        "voc_segmentation": check_voc_segmentation,
+        "cityscapes": check_cityscapes,
+    }
