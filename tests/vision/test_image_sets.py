@@ -103,6 +103,19 @@ def test_a_list_of_images_keeps_its_order(imagenet_folder: Path) -> None:
     assert read_image(images.path(3)).shape == (48, 48, 3)
 
 
+def test_listed_paths_lead_nowhere_but_into_the_lists_folder(imagenet_folder: Path) -> None:
+    names = list(read_images(imagenet_folder).files)[:3]
+    listing = imagenet_folder / "list.txt"
+    listing.write_text("\n".join(f"{imagenet_folder}/{name}" for name in names))
+    assert list(read_images(listing).files) == names
+    for name in ("/etc/passwd.png", "../elsewhere.png"):
+        listing.write_text(f"{names[0]}\n{name}\n")
+        with pytest.raises(
+            DataError, match=rf"list\.txt \[{name}\]: leads out of the list's folder"
+        ):
+            read_images(listing)
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"):
         read_images(tmp_path)
