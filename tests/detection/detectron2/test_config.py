@@ -113,6 +113,12 @@ DIFFERENCES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
     (("fpn_6x",), "SOLVER.MAX_ITER", 540_000, "6×: A.8"),
     (("fpn_6x",), "SOLVER.STEPS", (480_000, 520_000), "likewise"),
     (
+        ("keypoints",),
+        "MODEL.ROI_KEYPOINT_HEAD.NAME",
+        "ContiguousKeypointHead",
+        "not the paper's: KRCNNConvDeconvUpsampleHead, but for maps that lie channels-last",
+    ),
+    (
         tuple(PROJECT),
         "MODEL.ROI_HEADS.NAME",
         "SurfaceROIHeads",
