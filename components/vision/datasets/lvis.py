@@ -15,7 +15,8 @@ from components.vision.datasets.layout import lvis_file
 
 V1_CLASSES = 1_203
 _LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
-_FREQUENCIES = {"r": 10, "c": 100, "f": 10**9}  # most training images of such a class
+_MOST = 2**31  # of anything that is counted
+_FREQUENCIES = {"r": 10, "c": 100, "f": _MOST}  # most training images of such a class
 
 
 class LvisFile(AnnotationFile):
@@ -47,12 +48,17 @@ class LvisFile(AnnotationFile):
         for category in categories:
             if message := _group_fault(category):
                 self.fault("categories", message, category)
+            elif category["frequency"] != (right := _frequency(category["image_count"])):
+                findings.notes.append(
+                    f"{name} [{category['id']}]: the category is {category['frequency']!r} with "
+                    f"{category['image_count']} training images, which would make it {right!r}"
+                )
         labels = {one["id"]: label for label, one in enumerate(categories)}
         self.absent, self.not_exhaustive = (
             [self._classes(image, field, labels) for image in self.images] for field in _LISTS
         )
         if self.sound:
-            self._refuse_present(categories)
+            self._note_denied(categories)
         self.sound = self.sound and len(findings.faults) == before
 
     def _classes(self, image: Record, field: str, labels: dict[int, int]) -> npt.NDArray[np.int32]:
@@ -71,8 +77,8 @@ class LvisFile(AnnotationFile):
                 self.fault("images", message, image)
         return np.array(known, np.int32)
 
-    def _refuse_present(self, categories: Sequence[Record]) -> None:
-        """Report images that show what their record says is not in them."""
+    def _note_denied(self, categories: Sequence[Record]) -> None:
+        """Note images that show what their record says is not in them."""
         classes = len(categories)
         denied = np.concatenate(
             [np.zeros(0, np.int64)]
@@ -80,11 +86,10 @@ class LvisFile(AnnotationFile):
         )
         for pair in np.intersect1d(denied, self.classes_shown()).tolist():
             place, label = divmod(pair, classes)
-            message = (
-                f"has category {categories[label]['id']}, which neg_category_ids says that it "
-                "has not"
+            self.findings.notes.append(
+                f"{self.name} [{self.images[place]['id']}]: the image has category "
+                f"{categories[label]['id']}, which neg_category_ids says that it has not"
             )
-            self.fault("images", message, self.images[place])
 
 
 def scan_lvis(root: Path, split: str, findings: Findings) -> LvisFile | None:
@@ -130,9 +135,13 @@ def _group_fault(category: dict[str, Any]) -> str:
     """Say what is wrong with a class's group by its number of training images, if anything is."""
     count, frequency = category.get("image_count"), category.get("frequency")
     known = isinstance(frequency, str) and frequency in _FREQUENCIES
-    if not known or not isinstance(count, int) or isinstance(count, bool) or count < 0:
+    if not known or not isinstance(count, int) or isinstance(count, bool):
         return "the category has no image_count or frequency: is it COCO's file, not LVIS's?"
-    right = next((letter for letter, most in _FREQUENCIES.items() if count <= most), "f")
-    if frequency != right:
-        return f"the category is {frequency!r} with {count} training images"
+    if not 0 <= count < _MOST:
+        return f"the category has image_count {count}"
     return ""
+
+
+def _frequency(count: int) -> str:
+    """Return a class's group by its number of training images."""
+    return next(letter for letter, most in _FREQUENCIES.items() if count <= most)

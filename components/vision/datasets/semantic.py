@@ -23,7 +23,7 @@ class SemanticSet:
         label_files: File names of the pictures of class numbers.
         classes: Class names, in the order of the numbers.
         lookup: The number here of each number in a file, (256,), uint8; None if they are equal.
-        numbers: How many numbers a file may have, from 0; 255 counts if all may be there.
+        numbers: How many numbers a file may have, from 0, and 255 besides.
     """
 
     root: Path
@@ -31,7 +31,7 @@ class SemanticSet:
     label_files: Sequence[str]
     classes: tuple[str, ...]
     lookup: npt.NDArray[np.uint8] | None = None
-    numbers: int = 256
+    numbers: int = IGNORED
 
     def __len__(self) -> int:
         return len(self.files)
@@ -57,10 +57,13 @@ class SemanticSet:
             raise DataError(f"cannot read the labels {path}: {error}") from None
         if values.ndim != 2 or values.min() < 0 or values.max() > IGNORED:
             raise DataError(f"{path}: colours or numbers over {IGNORED} instead of class numbers")
-        if values.max() >= self.numbers:
+        most = values.max(where=values != IGNORED, initial=0)
+        if most >= self.numbers:
+            raise DataError(f"{path}: the number {most}, where 0 to {self.numbers - 1} can be")
+        if self.lookup is not None and most < len(self.classes) and IGNORED in values:
             raise DataError(
-                f"{path}: the number {values.max()}, where 0 to {self.numbers - 1} are: are these "
-                "numbers of another kind, such as those for training?"
+                f"{path}: no number over {most} but {IGNORED}: these are numbers for training, "
+                f"where the data set's own, 0 to {self.numbers - 1}, are needed"
             )
         labels = values.astype(np.uint8) if self.lookup is None else self.lookup[values]
         wrong = labels[(labels >= len(self.classes)) & (labels != IGNORED)]

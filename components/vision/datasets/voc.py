@@ -16,7 +16,6 @@ from components.vision.datasets.semantic import SemanticSet
 from components.vision.image_sets import Names
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_SLACK = 1.0  # pixels that a box may leave its image by: corners counted from 0, or rounded
 
 
 @dataclass
@@ -189,10 +188,10 @@ def _take_object(one: ElementTree.Element, size: tuple[int, int], found: Objects
             f"has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), without area"
         )
     height, width = size
-    if min(left, top) < 1 - _SLACK or right > width + _SLACK or bottom > height + _SLACK:
+    if right < 1 or bottom < 1 or left > width or top > height:
         raise ValueError(
-            f"has a box that leaves the image of {width}×{height} pixels: from ({left:g}, {top:g}) "
-            f"to ({right:g}, {bottom:g})"
+            f"has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
+            f"outside of its image of {width}×{height} pixels"
         )
     found.boxes.append((left - 1, top - 1, right, bottom))
     found.labels.append(found.classes.index(name))
