@@ -192,8 +192,7 @@ class AnnotationFile:
             self.findings.fault(self.name, "has no categories")
         for name, count in Counter(one["name"] for one in self._categories).items():
             if count > 1:
-                message = f"{count} are called {name!r}: rename all but one, or merge them"
-                self.fault("categories", message)
+                self.findings.notes.append(f"{self.name}: {count} categories are called {name!r}")
         if not people:
             return
         # Exports put a category in front that groups the others, and that nothing is of.

@@ -245,17 +245,3 @@ def join(first: InstanceSet, second: InstanceSet) -> InstanceSet:
         surface=surface if first.surface and second.surface else None,
         **columns,
     )
-
-
-def refuse_many(file: object, faults: Sequence[str], instances: int, tolerated: float) -> None:
-    """Refuse a set if more of its annotations are faulty than the published sets have.
-
-    Raises:
-        DataError: naming the first ones.
-    """
-    if len(faults) > tolerated * instances:
-        shown = "".join(f"\n  {fault}" for fault in faults[:10])
-        raise DataError(
-            f"{file}: {len(faults)} of {instances} annotations cannot be used; correct or remove "
-            f"them (`moco data check` lists all):{shown}"
-        )
