@@ -16,7 +16,8 @@ from torch import Tensor
 _TILE = 4096  # values that a program holds at a time
 _WARPS = 4
 _PROGRAMS = 1024  # that make statistics side by side: several on each multiprocessor
-_MOST_PARTS = 128  # that the rows of a group are cut into
+_MOST_PARTS = 256  # that the rows of a group are cut into
+_AHEAD = tl.constexpr(3)  # tiles that are on their way while sums are made: memory is far
 
 
 class Statistics(NamedTuple):
@@ -324,7 +325,7 @@ def _sum_values(  # type: ignore[no-untyped-def]
     total = tl.zeros((TILE_ROWS, TILE_CHANNELS), tl.float32)
     square = tl.zeros((TILE_ROWS, TILE_CHANNELS), tl.float32)
     end = tl.minimum((part + 1) * part_rows, rows)
-    for first in range(part * part_rows, end, TILE_ROWS):
+    for first in tl.range(part * part_rows, end, TILE_ROWS, num_stages=_AHEAD):
         row = first + tl.arange(0, TILE_ROWS)
         inside = (row < end)[:, None] & known[None, :]
         place = row[:, None].to(tl.int64) * channels + column[None, :]
@@ -466,7 +467,7 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
     product = tl.zeros((TILE_ROWS, TILE_CHANNELS), tl.float32)
     end = tl.minimum((part + 1) * part_rows, rows)
     start = group.to(tl.int64) * rows
-    for first in range(part * part_rows, end, TILE_ROWS):
+    for first in tl.range(part * part_rows, end, TILE_ROWS, num_stages=_AHEAD):
         row = first + tl.arange(0, TILE_ROWS)
         inside = (row < end)[:, None] & known[None, :]
         place = (start + row[:, None]) * channels + column[None, :]
