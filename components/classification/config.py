@@ -1,10 +1,11 @@
 """What the three classification stages share: their options and their ports."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import PositiveInt
+from pydantic import AfterValidator, PositiveInt
 
+from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port
 from components.training.config import TrainingConfig
@@ -16,6 +17,8 @@ from components.vision.config import (
 )
 
 Task = Literal["imagenet", "inaturalist", "linear"]
+DatasetName = Annotated[str, AfterValidator(of_kind("classification"))]
+"""Of images with classes: `moco data list` names them."""
 
 
 class ClassificationConfig(TrainingConfig):
@@ -25,7 +28,6 @@ class ClassificationConfig(TrainingConfig):
     """
 
     task: ClassVar[Task]
-    layout: ClassVar[Literal["imagenet", "inaturalist"]] = "imagenet"
     frozen: ClassVar[bool] = False
     """Whether only the classifier learns, and the backbone stays as it is to the last bit."""
     paper_images: ClassVar[int] = 1_281_167
@@ -34,6 +36,8 @@ class ClassificationConfig(TrainingConfig):
     v100_rate: ClassVar[float] = 330.0
     """Images/s of one V100 with ResNet-50 at 224 pixels in fp32, forward and backward."""
 
+    dataset: DatasetName = "imagenet"
+    """Which data set is learned and measured on, by its layout."""
     epochs: PositiveInt = 100
     """Passes over the training images."""
     evaluate_every: PositiveInt = 1
@@ -47,7 +51,7 @@ class ClassificationConfig(TrainingConfig):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""
-        return {"data": self.layout}
+        return {"data": find_dataset(self.dataset, "classification").name}
 
     def gpu_hours(self, gpus: Gpus = V100S) -> float:
         """Estimate the hours of GPUs that the paper's data set takes.

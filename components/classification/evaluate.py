@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import JsonValue
 from torch import Tensor
 
 from components.classification.model import Classifier
+from components.core.metrics import write_per_class
 from components.training import distributed
 from components.vision.config import EvaluationConfig
 from components.vision.device import finish_views
@@ -17,7 +19,6 @@ from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader
 
 TOP = 5
-PER_CLASS = "per_class.json"
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -108,8 +109,7 @@ def write_predictions(folder: Path, predictions: Predictions, images: ImageSet) 
 
     The former lists all classes in the order of their indices, which the latter uses.
     """
-    per_class = json.dumps(list(_per_class(predictions, images.classes)), indent=1)
-    (folder / PER_CLASS).write_text(per_class + "\n", "utf-8")
+    write_per_class(folder, _per_class(predictions, images.classes))
     rows = zip(
         predictions.indices.tolist(),
         predictions.labels.tolist(),
@@ -128,9 +128,7 @@ def write_predictions(folder: Path, predictions: Predictions, images: ImageSet) 
             file.write(json.dumps(row) + "\n")
 
 
-def _per_class(
-    predictions: Predictions, names: tuple[str, ...]
-) -> Iterator[dict[str, str | int | float | None]]:
+def _per_class(predictions: Predictions, names: tuple[str, ...]) -> Iterator[dict[str, JsonValue]]:
     def count(labels: Tensor) -> list[int]:
         return torch.bincount(labels, minlength=len(names)).tolist()
 

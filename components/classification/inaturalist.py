@@ -1,10 +1,16 @@
 """Stage: iNaturalist 2018 classification, end to end (Appendix A.6)."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import PositiveFloat, PositiveInt
 
-from components.classification.config import INPUTS, OUTPUTS, ClassificationConfig, Task
+from components.classification.config import (
+    INPUTS,
+    OUTPUTS,
+    ClassificationConfig,
+    DatasetName,
+    Task,
+)
 from components.core.main import main
 from components.core.stage import Resources, Stage
 from components.training.config import Schedule
@@ -14,9 +20,10 @@ class INaturalistConfig(ClassificationConfig):
     """Training on iNaturalist 2018, 8142 classes; the defaults are for fine-tuning (A.6)."""
 
     task: ClassVar[Task] = "inaturalist"
-    layout: ClassVar[Literal["imagenet", "inaturalist"]] = "inaturalist"
     paper_images: ClassVar[int] = 437_513
 
+    dataset: DatasetName = "inaturalist"
+    """Which data set is learned and measured on, by its layout."""
     lr: PositiveFloat = 0.025
     """0.025 for fine-tuning, 0.1 from scratch (Appendix A.6)."""
     epochs: PositiveInt = 100

@@ -11,10 +11,11 @@ from pydantic import JsonValue
 from components.classification.config import ClassificationConfig
 from components.classification.evaluate import Evaluator, Predictions, write_predictions
 from components.classification.model import Classifier, moved_tensors
-from components.core.errors import ConfigError, DataError, MocoError
+from components.core.errors import ConfigError, MocoError
 from components.core.log import get_logger
 from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
+from components.datasets.loading import image_reader
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
@@ -25,7 +26,7 @@ from components.vision.backbones import load_backbone, read_card, write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig, EvaluationConfig
 from components.vision.device import finish_views
-from components.vision.image_sets import ImageSet, read_image_set
+from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader
 
 log = get_logger(__name__)
@@ -51,7 +52,7 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
         MocoError: if a frozen backbone has moved.
     """
     config, metrics = job.config, job.output("metrics")
-    training, validation = _read_images(config, job.input("data"))
+    training, validation = image_reader(config.dataset).read_both(job.input("data"))
     classifier = _build(config, job.input("backbone"), len(training.classes))
     loader = _loader(training, config.augmentation, config)
     evaluator = Evaluator(_loader(validation, config.evaluation, config), config.evaluation)
@@ -129,20 +130,6 @@ def _check_normalisation(config: ClassificationConfig, backbone: Path) -> None:
                     f"{name}.{field} is {given}, but the backbone {backbone} was trained with "
                     f"{wanted}; set it to that"
                 )
-
-
-def _read_images(config: ClassificationConfig, data: Path) -> tuple[ImageSet, ImageSet]:
-    training = read_image_set(config.layout, data, "train")
-    validation = read_image_set(config.layout, data, "val")
-    if training.classes != validation.classes:
-        lone = sorted({*training.classes} ^ {*validation.classes})
-        told = f": {', '.join(lone[:5])}{', ...' if len(lone) > 5 else ''}" if lone else ""
-        raise DataError(
-            f"{data}: train has {len(training.classes)} classes and val {len(validation.classes)}; "
-            f"{len(lone)} are in one of them only{told}. A classifier needs the same classes in "
-            f"the same order; `moco data check {config.layout} {data}` lists every fault"
-        )
-    return training, validation
 
 
 def _build(config: ClassificationConfig, backbone: Path, classes: int) -> Classifier:

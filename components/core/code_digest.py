@@ -5,7 +5,10 @@ predictions, figures. The rule of what counts:
 
 1. Imports are followed from the stage's module, its `__main__` and its `run`; those inside
    functions too, and `import_module` of a literal. Nothing that a stage runs may be imported by a
-   name that is computed; only `components.core` starts the stage itself so.
+   name that is computed; only `components.core` starts the stage itself so, and loads the data sets
+   that its config names (`layouts`): of those that it reads, what reads them is followed, of those
+   that it writes, what writes them. Declarations of others are imported to find one by its name,
+   and don't count.
 2. Of a Python file its syntax tree counts. Layout and comments don't, nor do strings that are
    statements, as docstrings are, nor what a log is told by a statement like `log.info(...)`: its
    level, its text, its fields, and values that it only reads. What it computes for them counts.
@@ -27,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import components
+from components.core.config import C
+from components.core.dataset import dataset_roots, find_dataset
 from components.core.stage import Stage
 
 IN_CODE_DIGEST = False  # it names code, and runs none
@@ -37,15 +42,21 @@ _SAYS_NOTHING = {"ctx", "kind", "type_comment", "type_ignores"}
 """Fields of a syntax tree that follow from others, or that nothing executes."""
 
 
-def code_digest(stage: Stage[Any], roots: Sequence[str | Path] | None = None) -> str:
+def code_digest(stage: Stage[C], config: C, roots: Sequence[str | Path] | None = None) -> str:
     """Return the SHA-256 of what can change a stage's result; any Python gives the same.
 
     Args:
         stage: The stage.
-        roots: Folders that the package `components` is in; by default, where it is imported from.
+        config: Its config, which names data sets.
+        roots: Folders that the package `components` is in; by default, where it and its data sets
+            are imported from.
     """
-    modules = (stage.module, f"{stage.module}.__main__", stage.run.partition(":")[0])
-    return _digest(modules, tuple(map(Path, components.__path__ if roots is None else roots)))
+    modules = [stage.module, f"{stage.module}.__main__", stage.run.partition(":")[0]]
+    for port, name in config.layouts().items():
+        modules += find_dataset(name).modules(written=port in stage.outputs)
+    if roots is None:
+        roots = list(dict.fromkeys([*map(Path, components.__path__), *dataset_roots()]))
+    return _digest(tuple(modules), tuple(map(Path, roots)))
 
 
 def reachable(modules: Sequence[str], roots: Sequence[Path]) -> dict[str, str]:

@@ -157,7 +157,7 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
                 "config": json.loads(invocation.config.to_json()),
                 "inputs": {name: one.digest for name, one in lineages.items() if one.digest},
                 "data": {} if ports.helper or not stage.resumable else _content(lineages, paths),
-                "code": code_of(stage).digest,
+                "code": code_of(stage, invocation.config).digest,
             },
             outputs=outputs,
             state=state,
@@ -273,7 +273,7 @@ def _image_told(executor_input: str | None) -> str | None:
 
 def _finish(stage: Stage[C], job: Job[C], lineages: dict[str, Lineage], environment: str) -> None:
     config: dict[str, Any] = json.loads(job.config.to_json())
-    code = code_of(stage)
+    code = code_of(stage, job.config)
     for name, path in job.outputs.items():
         port = stage.outputs[name]
         if port.kind == "HTML":

@@ -1,7 +1,7 @@
 """The metrics artifact: measured figures and curves in one JSON file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from components.core.errors import DataError
 
 METRICS = "metrics.json"
+PER_CLASS = "per_class.json"
+"""Each class's figures, in the order of the labels."""
 
 
 class Metrics(BaseModel):
@@ -35,6 +37,12 @@ def write_metrics(folder: Path, metrics: Metrics) -> None:
     (folder / METRICS).write_text(
         json.dumps(metrics.model_dump(mode="json"), indent=1) + "\n", "utf-8"
     )
+
+
+def write_per_class(folder: Path, rows: Iterable[Mapping[str, JsonValue]]) -> None:
+    """Write `per_class.json` into a metrics artifact: a row has the name `class`, and figures."""
+    text = json.dumps([dict(row) for row in rows], indent=1)
+    (folder / PER_CLASS).write_text(text + "\n", "utf-8")
 
 
 def read_metrics(folder: Path) -> Metrics:

@@ -6,19 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import components
 from components.core.code_digest import code_digest
+from components.core.config import C
 from components.core.manifest import Code
 from components.core.stage import Stage
 
 IN_CODE_DIGEST = False  # it names what runs, and runs none of it
 
 
-def code_of(stage: Stage[Any]) -> Code:
+def code_of(stage: Stage[C], config: C) -> Code:
     """Identify the code of a stage; what counts is said in `components.core.code_digest`."""
-    return Code(version=_version(), commit=_commit(), digest=code_digest(stage))
+    return Code(version=_version(), commit=_commit(), digest=code_digest(stage, config))
 
 
 @functools.cache

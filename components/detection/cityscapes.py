@@ -7,7 +7,14 @@ from pydantic import PositiveFloat, PositiveInt
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.training.config import Schedule
 
 
@@ -18,9 +25,10 @@ class CityscapesConfig(DetectionConfig):
     of its COCO model.
     """
 
-    task: ClassVar[Task] = "cityscapes"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.240}
 
+    dataset: DatasetName = "cityscapes"
+    """which data set is learned and measured on, by its layout"""
     iterations: PositiveInt = 24_000
     """length of training, steps"""
     batch_size: PositiveInt = 8

@@ -5,15 +5,24 @@ from typing import ClassVar, Literal, Self
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.detection.presets import ITERATIONS, SHORTER, Length, c4, schedule
 
 
 class CocoConfig(DetectionConfig):
     """Mask R-CNN on train2017, measured on val2017; the defaults are R50-FPN's at 1×."""
 
-    task: ClassVar[Task] = "coco"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.261, "c4": 0.584, "dc5": 0.471}
+
+    dataset: DatasetName = "coco"
+    """which data set is learned and measured on, by its layout"""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; schedules keep their proportions."""

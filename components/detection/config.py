@@ -1,10 +1,17 @@
 """What the detection stages share: their options and their ports; no torch here."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
+from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port, Resources
 from components.detection.libraries import INSTALL, Library, packages, resolve
@@ -12,7 +19,8 @@ from components.detection.model import Fraction, ModelConfig, RpnConfig
 from components.training.config import Schedule, TrainingConfig
 from components.vision.config import LoaderConfig, Probability
 
-Task = Literal["coco", "voc", "keypoints", "densepose", "lvis", "cityscapes"]
+DatasetName = Annotated[str, AfterValidator(of_kind("detection"))]
+"""Of a data set with instances: `moco data list` names them."""
 
 PUBLISHED_GPUS = 8
 """V100s that detectron2's published seconds of an iteration are of."""
@@ -29,10 +37,11 @@ class DetectionConfig(TrainingConfig):
     the data's, and the architecture is the backbone's.
     """
 
-    task: ClassVar[Task]
     v100_seconds: ClassVar[Mapping[str, float]]
     """Of an iteration without synchronised batch norm, as published, by kind of model."""
 
+    dataset: DatasetName
+    """which data set is learned and measured on, by its layout"""
     library: Literal["auto", Library] = "auto"
     """which builds the model; the paper's detectron2 where it is installed"""
     model: ModelConfig = ModelConfig()
@@ -63,6 +72,9 @@ class DetectionConfig(TrainingConfig):
     """share of images below which a class has its images repeated (LVIS); 0 for no repeats"""
     precise_bn: NonNegativeInt = 200
     """batches from which batch statistics are computed anew before an evaluation; 0 for none"""
+    without_geometry: bool = False
+    """DensePose: train without mirrored images and measure boxes only, where its files of the \
+body's geometry are not at hand"""
     evaluations: PositiveInt = 4
     """times that the detector is measured, evenly over training; the last is its end"""
     test_batch: PositiveInt = 4
@@ -72,7 +84,7 @@ class DetectionConfig(TrainingConfig):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""
-        return {"data": self.task}
+        return {"data": find_dataset(self.dataset, "detection").name}
 
     def requires(self) -> Mapping[str, str]:
         """Name what the model library brings, if it is not torchvision."""

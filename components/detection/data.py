@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from components.core.errors import ConfigError
+from components.datasets.instances import InstanceSet, flip_pairs
+from components.datasets.loading import detection_reader
 from components.detection.config import DetectionConfig
 from components.detection.order import Order
 from components.detection.splits import learnable, repeat_factors
@@ -25,10 +27,6 @@ from components.detection.views import (
 )
 from components.training import distributed
 from components.vision.batch import CorruptImage
-from components.vision.datasets.coco import flip_pairs
-from components.vision.datasets.densepose import geometry_folder, read_mirroring
-from components.vision.datasets.instances import InstanceSet
-from components.vision.datasets.layout import TRAINING_GEOMETRY
 from components.vision.decoding import CorruptImageError, Pixels, read_image
 from components.vision.loading import BatchLoader, Key
 from components.vision.reading import Reader
@@ -196,7 +194,7 @@ def training_loader(images: InstanceSet, config: DetectionConfig, root: Path) ->
         DataError: if there is nothing to learn from, or DensePose's geometry is missing.
         ConfigError: if the images do not fill a batch, or ranks cannot share one.
     """
-    kept = learnable(config.task, images)
+    kept = learnable(detection_reader(config.dataset), images)
     heights, widths = images.sizes[kept].T
     order = Order(
         repeat_factors(images, kept, config.repeat_threshold),
@@ -249,15 +247,11 @@ def wanted_of(images: InstanceSet, config: DetectionConfig, root: Path) -> Wante
         ("surface", model.surface != "none", images.surface),
     ):
         if learned and has is None:
-            raise ConfigError(f"model.{name}: the data of {config.task} has none to learn from")
+            raise ConfigError(f"model.{name}: {config.dataset} has none to learn from")
     surfaces = model.surface != "none"
     mirroring = None
-    if surfaces and config.flip and not getattr(config, "without_geometry", False):
-        works = (
-            "DensePose trains without mirrored images and boxes are measured: set "
-            "without_geometry to true"
-        )
-        mirroring = read_mirroring(geometry_folder(root, TRAINING_GEOMETRY, works))
+    if surfaces and config.flip and not config.without_geometry:
+        mirroring = detection_reader(config.dataset).mirroring(root)
     pairs = flip_pairs(images.categories.keypoints) if model.keypoints else None
     return Wanted(model.masks, pairs, surfaces, mirroring)
 

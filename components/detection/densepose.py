@@ -7,7 +7,14 @@ from pydantic import PositiveFloat, PositiveInt
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.detection.model import ModelConfig
 from components.training.config import Schedule
 
@@ -15,9 +22,10 @@ from components.training.config import Schedule
 class DensePoseConfig(DetectionConfig):
     """R50-FPN on the persons of 2014's train and valminusminival, measured on minival (A.3)."""
 
-    task: ClassVar[Task] = "densepose"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.307}
 
+    dataset: DatasetName = "densepose"
+    """which data set is learned and measured on, by its layout"""
     model: ModelConfig = ModelConfig(masks=False, surface="legacy", sampling=2)
     """R50-FPN with a DensePose head (A.3)"""
     iterations: PositiveInt = 130_000
@@ -28,9 +36,6 @@ class DensePoseConfig(DetectionConfig):
         drops=(100 / 130, 120 / 130), by_epoch=False, warmup=1000, warmup_factor=0.1
     )
     """the learning rate over training: s1x"""
-    without_geometry: bool = False
-    """train without mirrored images and measure boxes only, where DensePose's files of the \
-body's geometry are not at hand"""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; any digit is one, mirrored too.

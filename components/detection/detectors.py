@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from components.core.config import Config
 from components.core.errors import DataError
-from components.detection.config import Task
+from components.detection.config import DatasetName
 from components.detection.interface import Detector, Head, build_detector
 from components.detection.libraries import Library
 from components.detection.model import ModelConfig
@@ -23,7 +23,7 @@ WEIGHTS = "detector.safetensors"
 class DetectorCard(Config):
     """The content of `model.json`."""
 
-    task: Task
+    dataset: DatasetName
     library: Library
     """which built it: weights are named as the library names them"""
     classes: tuple[str, ...]

@@ -1,18 +1,21 @@
 """Stage: the figures of a trained detector, or of predictions that are stored, without training."""
 
+from collections.abc import Mapping
+
 from pydantic import PositiveInt
 
 from components.core.config import Config
+from components.core.dataset import find_dataset
 from components.core.main import main
 from components.core.stage import Port, Resources, Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, Task
+from components.detection.config import IMAGE, INPUTS, OUTPUTS, DatasetName
 from components.vision.config import LoaderConfig
 
 
 class EvaluateConfig(Config):
     """What to measure on; how images are shown to a detector is in its own config."""
 
-    task: Task = "coco"
+    dataset: DatasetName = "coco"
     """which data set's validation images and metric"""
     without_geometry: bool = False
     """measure boxes only, where DensePose's files of the body's geometry are not at hand"""
@@ -22,6 +25,10 @@ class EvaluateConfig(Config):
     """how images reach a process"""
     processes: PositiveInt | None = None
     """processes of a node; one for each GPU by default, one on a machine without"""
+
+    def layouts(self) -> Mapping[str, str]:
+        """Return the layout of the data."""
+        return {"data": find_dataset(self.dataset, "detection").name}
 
 
 STAGE = Stage(

@@ -7,7 +7,14 @@ from pydantic import PositiveInt
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.detection.model import ModelConfig, RpnConfig
 from components.detection.presets import ITERATIONS, schedule
 from components.training.config import Schedule
@@ -16,9 +23,10 @@ from components.training.config import Schedule
 class KeypointsConfig(DetectionConfig):
     """R50-FPN on the persons of train2017, measured on val2017, at 2× (A.2)."""
 
-    task: ClassVar[Task] = "keypoints"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.315}
 
+    dataset: DatasetName = "keypoints"
+    """which data set is learned and measured on, by its layout"""
     model: ModelConfig = ModelConfig(
         masks=False, keypoints=True, rpn=RpnConfig(proposals=(1500, 1000))
     )

@@ -5,7 +5,14 @@ from typing import ClassVar, Literal, Self
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.detection.model import Fraction, ModelConfig
 from components.detection.presets import ITERATIONS, SHORTER, schedule
 
@@ -13,9 +20,10 @@ from components.detection.presets import ITERATIONS, SHORTER, schedule
 class LvisConfig(DetectionConfig):
     """R50-FPN on train_v0.5, measured on val_v0.5; the defaults are tuned norm at 1× (A.4)."""
 
-    task: ClassVar[Task] = "lvis"
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.292}
 
+    dataset: DatasetName = "lvis"
+    """which data set is learned and measured on, by its layout"""
     model: ModelConfig = ModelConfig(score_threshold=1e-4, detections=300)
     """R50-FPN with as many detections as LVIS counts"""
     repeat_threshold: Fraction = 0.001

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from components.detection.interface import Prediction
-from components.vision.datasets.instances import Instances, InstanceSet
-from components.vision.datasets.semantic import palette
+from components.datasets.instances import Instances, InstanceSet
+from components.datasets.semantic import palette
 from components.vision.decoding import Pixels, read_image
 from components.vision.pictures import PICTURES, Colour, drawing, write_sheet
+from components.vision.prediction import Prediction
 
 IN_CODE_DIGEST = False  # it shows results to people
 

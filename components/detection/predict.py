@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from components.core.log import get_logger
+from components.datasets.results import Found, Results
 from components.detection.data import Batch
-from components.detection.interface import Detector, Prediction
-from components.detection.results import Found, Results
+from components.detection.interface import Detector
 from components.training import distributed
 from components.vision.loading import BatchLoader
+from components.vision.prediction import Prediction
 
 log = get_logger(__name__)
 

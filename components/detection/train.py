@@ -1,17 +1,21 @@
 """The work of the detection stages: train, predict, measure."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 
 from components.core.log import get_logger
 from components.core.main import Job
-from components.core.metrics import Metrics, write_metrics
+from components.core.metrics import Metrics, write_metrics, write_per_class
+from components.datasets.instances import InstanceSet
+from components.datasets.loading import detection_reader
+from components.datasets.results import Measured, Results
 from components.detection.config import DetectionConfig
 from components.detection.data import Batch, test_loader, training_loader
 from components.detection.detectors import DetectorCard, TrainedDetector, write_detector
@@ -19,8 +23,7 @@ from components.detection.interface import Detector, Head, build_detector
 from components.detection.libraries import Library, resolve, told
 from components.detection.pictures import draw_predictions
 from components.detection.predict import Predicted, predict
-from components.detection.results import Results, make_results, write_per_class
-from components.detection.splits import need_masks, read_parts
+from components.detection.splits import need_masks
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images
@@ -30,7 +33,6 @@ from components.training.machine import check_machine
 from components.training.precise_bn import recompute_statistics
 from components.training.sync_batch_norm import synchronise
 from components.vision.backbones import read_card
-from components.vision.datasets.instances import InstanceSet
 from components.vision.loading import BatchLoader
 
 log = get_logger(__name__)
@@ -51,12 +53,12 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     """
     config, data, backbone = job.config, job.input("data"), job.input("backbone")
     metrics, predictions = job.output("metrics"), job.output("predictions")
-    training, validation = read_parts(config.task, data)
+    training, validation = detection_reader(config.dataset).read_both(data)
     if config.model.masks:
         need_masks(training, "train")
         need_masks(validation, "val")
     # Made first: after days of training is too late to learn that nothing can be measured.
-    results = make_results(config, data, validation)
+    results = results_of(config, data, validation)
     batches = partial(training_loader, training, config, data)
     loader = batches()
     detector = _build(config, library, backbone, training)
@@ -91,7 +93,7 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     }
     if distributed.rank() == 0:
         card = DetectorCard(
-            task=config.task,
+            dataset=config.dataset,
             library=library,
             classes=training.categories.names,
             keypoints=training.categories.keypoints if config.model.keypoints else (),
@@ -157,7 +159,7 @@ def write_measured(
     shown = {name: round(value, 2) for name, value in measured.values.items()}
     log.info("measured", **shown)
     images = results.images
-    write_per_class(folder / "per_class.json", images, measured)
+    write_per_class(folder, _per_class(images, measured))
     metrics = Metrics(
         values=dict(measured.values),
         curves=history.curves(measured.values) if history else {},
@@ -169,6 +171,30 @@ def write_measured(
     )
     write_metrics(folder, metrics)
     draw_predictions(folder, images, predicted.pictured)
+
+
+def results_of(config: DetectionConfig, root: Path, images: InstanceSet) -> Results:
+    """Make what writes and measures a data set's predictions.
+
+    Args:
+        config: The stage's.
+        root: The data set's folder.
+        images: Those that are measured on.
+
+    Raises:
+        DataError: if the annotations cannot be measured on, or DensePose's geometry is missing.
+    """
+    geometry = not config.without_geometry
+    reader = detection_reader(config.dataset)
+    return reader.results(root, images, masks=config.model.masks, geometry=geometry)
+
+
+def _per_class(images: InstanceSet, measured: Measured) -> Iterator[dict[str, JsonValue]]:
+    """Yield for every class, in the order of the labels, its instances and its figures."""
+    counts = np.bincount(images.labels, minlength=len(images.categories)).tolist()
+    for name, count in zip(images.categories.names, counts, strict=True):
+        figures = {metric: of_class.get(name) for metric, of_class in measured.per_class.items()}
+        yield {"class": name, "instances": count, **figures}
 
 
 def _follow(

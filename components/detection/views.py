@@ -8,15 +8,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from components.datasets.instances import Instances, Mirroring, SurfacePoints
 from components.detection.config import DetectionConfig
+from components.evaluation.body import COARSE_PARTS, FINE_PARTS, SIDE
+from components.vision import rle
 from components.vision.cropping import resize_image
-from components.vision.datasets import rle
-from components.vision.datasets.densepose import PARTS as SURFACE_PARTS
-from components.vision.datasets.densepose import Mirroring
-from components.vision.datasets.instances import PARTS, SURFACE, Instances, SurfacePoints
-from components.vision.datasets.masks import Mask, PolygonMask
-from components.vision.datasets.rle import Pixels as MaskPixels
 from components.vision.decoding import Pixels
+from components.vision.masks import Mask, PolygonMask
+from components.vision.rle import Pixels as MaskPixels
 
 Targets = dict[str, npt.NDArray[Any]]
 """Columns of an image's instances, as in `components.detection.interface`."""
@@ -146,12 +145,12 @@ def mirror_surface(points: SurfacePoints, mirroring: Mirroring) -> tuple[npt.NDA
     Returns:
         Coarse parts, (256, 256); x, y, part, u and v of the points, each (P,).
     """
-    parts = mirrored_numbers(PARTS, first_pair=2)[points.parts()[:, ::-1]]
+    parts = mirrored_numbers(COARSE_PARTS, first_pair=2)[points.parts()[:, ::-1]]
     old = points.part - 1
     row, column = ((255 * one).astype(np.int64) for one in (points.v, points.u))
     u, v = mirroring.u[old, row, column], mirroring.v[old, row, column]
-    part = mirrored_numbers(SURFACE_PARTS, first_pair=3)[points.part]
-    return parts, SURFACE - points.x, points.y, part, u, v
+    part = mirrored_numbers(FINE_PARTS, first_pair=3)[points.part]
+    return parts, SIDE - points.x, points.y, part, u, v
 
 
 def mirrored_numbers(count: int, *, first_pair: int) -> npt.NDArray[np.int64]:
@@ -185,7 +184,7 @@ def _show_surfaces(
     surfaces: list[SurfacePoints | None], view: View, mirroring: Mirroring | None
 ) -> Targets:
     """Write DensePose as columns; coordinates are the box's, so only a mirror changes them."""
-    parts = np.zeros((len(surfaces), SURFACE, SURFACE), np.uint8)
+    parts = np.zeros((len(surfaces), SIDE, SIDE), np.uint8)
     rows = [np.zeros((0, 5), np.float32)]
     owners = [np.zeros(0, np.int64)]
     for place, surface in enumerate(surfaces):

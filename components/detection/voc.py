@@ -7,7 +7,14 @@ from pydantic import PositiveInt
 
 from components.core.main import main
 from components.core.stage import Stage
-from components.detection.config import IMAGE, INPUTS, OUTPUTS, RESOURCES, DetectionConfig, Task
+from components.detection.config import (
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    RESOURCES,
+    DatasetName,
+    DetectionConfig,
+)
 from components.detection.model import ModelConfig
 from components.detection.presets import SINGLE_MAP, c4
 from components.training.config import Schedule
@@ -16,9 +23,10 @@ from components.training.config import Schedule
 class VocConfig(DetectionConfig):
     """Faster R-CNN on trainval07+12, measured on test2007; the defaults are R50-C4's (A.1)."""
 
-    task: ClassVar[Task] = "voc"
     v100_seconds: ClassVar[Mapping[str, float]] = {"c4": 0.537, "dc5": 0.380, "fpn": 0.210}
 
+    dataset: DatasetName = "voc"
+    """which data set is learned and measured on, by its layout"""
     model: ModelConfig = c4(masks=False)
     """R50-C4 (A.1 ii)"""
     iterations: PositiveInt = 24_000

@@ -1,24 +1,15 @@
 """The work of the stage `digits`: fill every output port with its layout."""
 
+from components.core.dataset import find_dataset
 from components.core.log import get_logger
 from components.core.main import Job
-from components.digits import DigitsConfig
-from components.digits.layouts import cityscapes, coco, imagenet, inaturalist, lvis, voc
+from components.rendering.config import DigitsConfig
 
 log = get_logger(__name__)
 
-LAYOUTS = {
-    "imagenet": imagenet.write,
-    "inaturalist": inaturalist.write,
-    "coco": coco.write,
-    "lvis": lvis.write,
-    "voc": voc.write,
-    "cityscapes": cityscapes.write,
-}
-
 
 def run(job: Job[DigitsConfig]) -> None:
-    """Write each layout into the output port of its name."""
-    for name, write in LAYOUTS.items():
-        write(job.config, job.output(name))
+    """Write the miniature of every data set into the output port of its name."""
+    for port, name in job.config.layouts().items():
+        find_dataset(name).load_writer()(job.config, job.output(port))
         log.info("layout written", layout=name)

@@ -27,9 +27,13 @@ THINGS = (24, 25, 26, 27, 28, 31, 32, 33)
 """Label ids of the classes with instances."""
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as the scripts have them, rounding included
 SMALLEST = 100  # pixels; smaller true instances are ignored
-_GROUPS = 1000  # below, a value of an instance map is a label: a group, or stuff
-_LABELS = 34
-_TRUTH = {"instances": "_gtFine_instanceIds.png", "labels": "_gtFine_labelIds.png"}
+INSTANCE = 1000
+"""A number of an instance map is this times its label, plus a count; below, it is a label: a group
+that nobody told apart, or stuff."""
+LABELS = 34
+"""Labels in files, those that do not count included."""
+ENDINGS = {"instances": "_gtFine_instanceIds.png", "labels": "_gtFine_labelIds.png"}
+"""Of the files below gtFine that are measured on."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class _True:
     @property
     def counts(self) -> bool:
         """Whether it must be found: a single object, large enough."""
-        return self.identity >= _GROUPS and self.pixels >= SMALLEST
+        return self.identity >= INSTANCE and self.pixels >= SMALLEST
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def read_instances(path: Path) -> list[Instance]:
         file = (path.parent / name).resolve()
         if not file.is_relative_to(path.parent.resolve()):
             raise DataError(f"{path}: line {number}: mask {name} lies outside of the folder")
-        if not 0 <= chosen < _LABELS:
+        if not 0 <= chosen < LABELS:
             raise DataError(f"{path}: line {number}: label id {chosen} is unknown (0 to 33)")
         instances[file] = Instance(chosen, certainty, read_label_map(file) != 0)
     return list(instances.values())
@@ -173,7 +177,7 @@ def evaluate_labels(truth: Path, predictions: Path) -> Figures:
     confusion = Confusion(tuple(CLASSES.values()))
     for path, file in _pairs(truth, predictions, "labels", "png"):
         predicted = read_label_map(file)
-        if predicted.max() >= _LABELS:
+        if predicted.max() >= LABELS:
             raise DataError(f"{file}: label id {predicted.max()} is unknown (0 to 33)")
         confusion.add(to_train_ids(read_label_map(path)), to_train_ids(predicted), file.name)
     return confusion.figures()
@@ -195,9 +199,9 @@ def to_label_ids(train_ids: Labels) -> Labels:
 
 def _pairs(truth: Path, predictions: Path, what: str, kind: str) -> Iterator[tuple[Path, Path]]:
     """Return each image's true and predicted file."""
-    paths = sorted(truth.glob(f"*/*{_TRUTH[what]}"))
+    paths = sorted(truth.glob(f"*/*{ENDINGS[what]}"))
     if not paths:
-        raise DataError(f"{truth} has no CITY/*{_TRUTH[what]}: is it a split's folder in gtFine?")
+        raise DataError(f"{truth} has no CITY/*{ENDINGS[what]}: is it a split's folder in gtFine?")
     files = sorted(predictions.rglob(f"*.{kind}"))
     for path in paths:
         image = "_".join(path.name.split("_")[:3])
@@ -231,7 +235,7 @@ def _match(truth: Labels, instances: Sequence[Instance], file: Path) -> dict[int
             _Predicted(
                 score=instance.score,
                 pixels=int(counts.sum()),
-                void=sum(n for one, n in shared.items() if one < _GROUPS and one not in CLASSES),
+                void=sum(n for one, n in shared.items() if one < INSTANCE and one not in CLASSES),
                 shared={one: n for one, n in shared.items() if _label(one) == instance.label},
             )
         )
@@ -239,7 +243,7 @@ def _match(truth: Labels, instances: Sequence[Instance], file: Path) -> dict[int
 
 
 def _label(identity: int) -> int:
-    return identity if identity < _GROUPS else identity // _GROUPS
+    return identity if identity < INSTANCE else identity // INSTANCE
 
 
 def _average_precision(scenes: Sequence[_Scene], threshold: float) -> float:
@@ -271,7 +275,7 @@ def _mistaken(predicted: _Predicted, scene: _Scene, threshold: float) -> bool:
     for true in scene.true:
         shared = predicted.shared.get(true.identity, 0)
         # A small group counts twice, as in the scripts.
-        ignored += shared * ((true.identity < _GROUPS) + (true.pixels < SMALLEST))
+        ignored += shared * ((true.identity < INSTANCE) + (true.pixels < SMALLEST))
     return ignored / predicted.pixels <= threshold
 
 

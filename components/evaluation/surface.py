@@ -12,8 +12,8 @@ from scipy.io import loadmat
 from scipy.spatial.distance import cdist
 
 from components.core.errors import DataError
+from components.evaluation.body import FINE_PARTS
 
-PARTS = 24
 CHARTS = "SMPL_subdiv.mat"
 INDEX = "SMPL_SUBDIV_TRANSFORM.mat"
 DISTANCES = "Pdist_matrix.pkl"
@@ -87,7 +87,7 @@ def read_surface(folder: Path) -> Surface:
             f"fetch {CHARTS}, {INDEX} and {DISTANCES} again from {SOURCE}"
         ) from None
     _check(folder, parts, uv, vertices, distances)
-    numbers = range(1, PARTS + 1)
+    numbers = range(1, FINE_PARTS + 1)
     return Surface(
         charts={part: uv[parts == part].astype(np.float64) for part in numbers},
         vertices={part: vertices[parts == part] for part in numbers},
@@ -102,8 +102,8 @@ def _check(
     pairs = number * (number - 1) // 2
     if not len(parts) == len(uv) == len(vertices):
         fault = f"{CHARTS} has {len(parts):,} vertices, {INDEX} {len(vertices):,}"
-    elif not set(range(1, PARTS + 1)) <= set(parts.tolist()):
-        fault = f"{CHARTS} lacks some of the {PARTS} parts"
+    elif not set(range(1, FINE_PARTS + 1)) <= set(parts.tolist()):
+        fault = f"{CHARTS} lacks some of the {FINE_PARTS} parts"
     elif len(distances) < pairs:
         fault = f"{DISTANCES} has {len(distances):,} distances; {number:,} vertices need {pairs:,}"
     else:

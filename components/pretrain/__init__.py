@@ -1,11 +1,12 @@
 """Stage: pre-training by momentum contrast, or by the two mechanisms it is compared to."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from components.core.config import Config
+from components.core.dataset import of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
@@ -17,6 +18,11 @@ from components.vision.config import (
     moco_v1,
     moco_v2,
 )
+
+DatasetName = Annotated[str, AfterValidator(of_kind("images", "classification"))]
+"""Of images, with classes or without: `moco data list` names them."""
+MONITORED = "imagenet"
+"""The layout of the images that the kNN monitor votes on."""
 
 
 class KnnConfig(Config):
@@ -64,7 +70,7 @@ class PretrainConfig(TrainingConfig):
     """Passes over the training images."""
     schedule: Schedule = Schedule(drops=(0.6, 0.8))
     """The learning rate over training; the paper drops it at epochs 120 and 160."""
-    data: Literal["imagenet", "images"] = "imagenet"
+    data: DatasetName = "imagenet"
     """Layout of the data: ImageNet folders, or any tree of images (as IG-1B was used)."""
     augmentation: AugmentationConfig = moco_v1()
     """Two random views of each image."""
@@ -118,7 +124,7 @@ class PretrainConfig(TrainingConfig):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layouts of the data and of the monitor's images."""
-        return {"data": self.data, "monitor": "imagenet"}
+        return {"data": self.data, "monitor": MONITORED}
 
     def gpu_hours(self, gpus: Gpus = V100S) -> float:
         """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3)."""

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.core.errors import ConfigError, DataError
+from components.core.errors import ConfigError
 from components.core.log import get_logger
 from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
-from components.pretrain import KnnConfig, PretrainConfig
+from components.datasets.loading import image_reader
+from components.pretrain import MONITORED, KnnConfig, PretrainConfig
 from components.pretrain.knn import KnnMonitor
 from components.pretrain.mechanisms import Mechanism, build_mechanism
 from components.pretrain.shuffling import deal_view, draw_order
@@ -24,7 +25,6 @@ from components.training.machine import check_machine
 from components.vision.backbones import write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.device import finish_views
-from components.vision.image_sets import read_image_set
 
 log = get_logger(__name__)
 
@@ -33,7 +33,7 @@ def run(job: Job[PretrainConfig]) -> None:
     """Pre-train, in as many processes as there are GPUs."""
     config = job.config
     monitor = job.input("monitor") if job.has_input("monitor") else None
-    if monitor is None and config.data == "imagenet":
+    if monitor is None and config.data == MONITORED:
         monitor = job.input("data")
     if config.knn is not None and monitor is None:
         raise ConfigError(
@@ -58,7 +58,7 @@ def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]
         Facts for the manifest.
     """
     config, metrics = job.config, job.output("metrics")
-    images = read_image_set(config.data, job.input("data"), "train")
+    images = image_reader(config.data).read(job.input("data"), "train")
     torch.manual_seed(config.seed)
     mechanism = build_mechanism(config, len(images))
     loader = rank_loader(
@@ -118,15 +118,10 @@ def _monitor(
 ) -> KnnMonitor | None:
     if knn is None or folder is None:
         return None
-    bank = read_image_set("imagenet", folder, "train")
+    bank, held_out = image_reader(MONITORED).read_both(folder)
     if knn.bank_images is not None and knn.bank_images < len(bank):
         spread = np.linspace(0, len(bank) - 1, knn.bank_images).astype(np.int64)
         bank = replace(bank, files=[bank.files[i] for i in spread], labels=bank.labels[spread])
-    held_out = read_image_set("imagenet", folder, "val")
-    if bank.classes != held_out.classes:
-        raise DataError(
-            f"{folder}: train and val have different classes; `moco data check imagenet` lists them"
-        )
     make = partial(
         rank_loader, views=config.evaluation, loader=config.loader, batch_size=config.batch_size
     )

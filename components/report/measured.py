@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from components.core.errors import DataError
 from components.core.manifest import FileEntry, Lineage, Manifest
-from components.core.metrics import Metrics, read_metrics
+from components.core.metrics import PER_CLASS, Metrics, read_metrics
 
-PER_CLASS = "per_class.json"
 PICTURES = "pictures"
 
 _KINDS: Mapping[str, Literal["png", "jpeg"]] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}

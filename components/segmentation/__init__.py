@@ -1,22 +1,20 @@
-"""Stage: semantic segmentation by an FCN, on Pascal VOC or Cityscapes (Appendix A.5)."""
+"""Stage: semantic segmentation by an FCN (Appendix A.5)."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
 from components.vision.architectures import Architecture
 from components.vision.config import LoaderConfig, Probability
 
-Data = Literal["voc", "cityscapes"]
-
-TRAINING_SPLITS: dict[Data, str] = {"voc": "train_aug", "cityscapes": "train"}
-"""train_aug2012, 10,582 images, and train_fine, 2,975."""
-VALIDATION_SPLIT = "val"
-"""val2012, 1,449 images, and Cityscapes' val, 500."""
+DatasetName = Annotated[str, AfterValidator(of_kind("segmentation"))]
+"""Of images with a class for every pixel: `moco data list` names them, and a folder that has one
+of them, such as VOC's, stands for it."""
 
 
 class SegmentationConfig(TrainingConfig):
@@ -29,8 +27,8 @@ class SegmentationConfig(TrainingConfig):
     """Images/s of one V100 at crop 513: classification's 330 at 224 pixels, over the 9.7 times
     as many multiplications."""
 
-    dataset: Data = "voc"
-    """Layout of the data: VOC 2012 with the augmented list, or Cityscapes with fine labels."""
+    dataset: DatasetName = "voc"
+    """Which data set is learned and measured on, by its layout: VOC 2012, augmented."""
     architecture: Architecture = "resnet50"
     """Of the backbone; another one is refused."""
     channels: PositiveInt = 256
@@ -89,7 +87,7 @@ class SegmentationConfig(TrainingConfig):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""
-        return {"data": "voc_segmentation" if self.dataset == "voc" else self.dataset}
+        return {"data": find_dataset(self.dataset, "segmentation").name}
 
     def gpu_hours(self, gpus: Gpus = V100S) -> float:
         """Estimate the hours of GPUs at full scale, by a measured rate or `v100_rate`."""
@@ -107,7 +105,7 @@ def cityscapes() -> SegmentationConfig:
     return SegmentationConfig(dataset="cityscapes", iterations=90_000, lr=0.01, crop=769)
 
 
-DATA = Port("Dataset", "VOC's folder with VOC2012, or Cityscapes' with leftImg8bit and gtFine")
+DATA = Port("Dataset", "images with a class for every pixel, training and validation")
 METRICS = Port("Metrics", "mIoU, each class's IoU, and pictures of some predictions")
 
 STAGE = Stage(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import cv2
@@ -13,14 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from components.core.errors import DataError
-from components.segmentation import Data, SegmentationConfig
+from components.datasets.semantic import SemanticSet
+from components.evaluation.semantic import IGNORED
+from components.segmentation import SegmentationConfig
 from components.training import distributed
 from components.vision.batch import CorruptImage
 from components.vision.config import LoaderConfig
 from components.vision.cropping import resize_image
-from components.vision.datasets.cityscapes import read_cityscapes_segmentation
-from components.vision.datasets.semantic import IGNORED, SemanticSet
-from components.vision.datasets.voc import read_voc_segmentation
 from components.vision.decoding import Pixels, read_image, read_size
 from components.vision.loading import BatchLoader, Key
 from components.vision.reading import Reader
@@ -28,11 +26,6 @@ from components.vision.sampling import AlikeSampler, EpochSampler
 from components.vision.views import view_generator
 
 Labels = npt.NDArray[np.uint8]
-
-_READERS: dict[Data, Callable[[Path, str], SemanticSet]] = {
-    "voc": read_voc_segmentation,
-    "cityscapes": read_cityscapes_segmentation,
-}
 
 
 class Sample(NamedTuple):
@@ -86,15 +79,6 @@ class Window(NamedTuple):
     to_height: int
     to_width: int
     flip: bool
-
-
-def read_set(dataset: Data, root: Path, split: str) -> SemanticSet:
-    """Read the list of a split.
-
-    Raises:
-        DataError: if it is missing or empty.
-    """
-    return _READERS[dataset](root, split)
 
 
 def crops(

@@ -1,7 +1,5 @@
 """Predictions as files in the data set's own format, and what is measured of such files."""
 
-import io
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,23 +12,19 @@ from pydantic import JsonValue
 from components.core.errors import DataError, UsageError
 from components.core.log import get_logger
 from components.core.main import Job
-from components.core.metrics import Metrics, write_metrics
-from components.evaluation.cityscapes import evaluate_labels, to_label_ids, to_train_ids
-from components.evaluation.figures import Figures, refuse
-from components.evaluation.semantic import (
-    Labels,
-    evaluate_label_maps,
-    read_label_map,
-    write_label_map,
-)
-from components.segmentation import Data, SegmentationConfig
-from components.segmentation.data import read_set, whole_images
+from components.core.metrics import Metrics, write_metrics, write_per_class
+from components.datasets.interface import SegmentationReader
+from components.datasets.loading import segmentation_reader
+from components.datasets.semantic import SemanticSet, palette
+from components.evaluation.figures import Figures
+from components.evaluation.semantic import IGNORED
+from components.segmentation import SegmentationConfig
+from components.segmentation.data import whole_images
 from components.segmentation.evaluate import EvaluateConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
 from components.training import distributed
 from components.training.history import History
 from components.vision.config import LoaderConfig
-from components.vision.datasets.semantic import IGNORED, SemanticSet, palette
 from components.vision.decoding import Pixels, read_image
 from components.vision.pictures import PICTURES, Colour, drawing, write_sheet
 
@@ -47,7 +41,9 @@ def run(job: Job[EvaluateConfig]) -> None:
             "segmentation.evaluate measures a model or stored predictions: give one of "
             "--input.model and --input.predictions"
         )
-    images = read_set(config.dataset, data, config.split)
+    reader = segmentation_reader(config.dataset)
+    split = config.split or reader.validation
+    images = reader.read(data, split)
     with tempfile.TemporaryDirectory() as folder:
         predictions = Path(folder)
         if job.has_input("predictions"):
@@ -59,14 +55,15 @@ def run(job: Job[EvaluateConfig]) -> None:
             job.output("metrics"),
             predictions,
             images,
-            dataset=config.dataset,
-            split=config.split,
+            reader=reader,
+            split=split,
         )
 
 
 def _predict_all(config: EvaluateConfig, data: Path, model: Path, folder: Path) -> None:
     """Write a model's predictions, as one of the processes."""
-    images = read_set(config.dataset, data, config.split)
+    reader = segmentation_reader(config.dataset)
+    images = reader.read(data, config.split or reader.validation)
     fcn, card = read_model(model)
     if card.classes != images.classes:
         raise DataError(
@@ -92,6 +89,7 @@ def predict(
     distributed.share_buffers(fcn)
     fcn.eval()
     device = distributed.device()
+    reader = segmentation_reader(card.dataset)
     found: dict[str, bytes] = {}
     with torch.autocast(device.type, enabled=False):
         for raw in whole_images(images, loader, test_batch).epoch():
@@ -100,17 +98,10 @@ def predict(
             batch = raw.to(device)
             labels = fcn.logits(normalised(batch.images, card)).argmax(1).to(torch.uint8).cpu()
             for index, own in zip(raw.indices.tolist(), labels, strict=True):
-                name = prediction_name(card.dataset, images.image_id(index))
-                found[name] = _encode(card.dataset, own.numpy())
+                name = reader.prediction_name(images.image_id(index))
+                found[name] = reader.encode(own.numpy())
     shares = distributed.gather_objects(found)
     return {name: content for share in shares for name, content in share.items()}
-
-
-def prediction_name(dataset: Data, image: str) -> str:
-    """Name the file of an image's prediction as the data set's server finds it."""
-    if dataset == "voc":
-        return f"{image}.png"
-    return f"{_city_image(image)}_labelIds.png"
 
 
 def write_predictions(folder: Path, predicted: Mapping[str, bytes]) -> None:
@@ -120,31 +111,11 @@ def write_predictions(folder: Path, predicted: Mapping[str, bytes]) -> None:
             (folder / name).write_bytes(content)
 
 
-def measure(dataset: Data, images: SemanticSet, split: str, folder: Path) -> Figures:
-    """Return mIoU and each class's IoU of stored predictions.
-
-    Raises:
-        DataError: if an image has none, or one has another size or an unknown class.
-    """
-    if dataset == "cityscapes":
-        return evaluate_labels(images.root / "gtFine" / split, folder)
-    names = [prediction_name(dataset, images.image_id(index)) for index in range(len(images))]
-    refuse(
-        folder,
-        [f"{name} is missing" for name in names if not (folder / name).is_file()],
-        f"Each of the {len(images)} images of {split} needs a label map",
-    )
-    truth = (images.root / name for name in images.label_files)
-    predicted = (folder / name for name in names)
-    return evaluate_label_maps(zip(truth, predicted, strict=True), images.classes)
-
-
 def follow(
     fcn: FCN,
     card: ModelCard,
     images: SemanticSet,
     config: SegmentationConfig,
-    split: str,
 ) -> Mapping[str, float]:
     """Measure a model that is still in training. Collective."""
     predicted = predict(fcn, card, images, config.loader, config.test_batch)
@@ -152,7 +123,8 @@ def follow(
     if distributed.rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             write_predictions(Path(folder), predicted)
-            figures = measure(card.dataset, images, split, Path(folder)).values
+            reader = segmentation_reader(card.dataset)
+            figures = reader.measure(images, reader.validation, Path(folder)).values
     # Here the others wait for as long as that takes, not in an exchange between GPUs.
     return distributed.gather_objects(figures)[0]
 
@@ -162,7 +134,7 @@ def write_measured(
     predictions: Path,
     images: SemanticSet,
     *,
-    dataset: Data,
+    reader: SegmentationReader,
     split: str,
     history: History | None = None,
     **details: JsonValue,
@@ -173,7 +145,7 @@ def write_measured(
         metrics: The artifact's folder.
         predictions: Folder of label maps.
         images: What was predicted.
-        dataset: Its layout.
+        reader: Of the data set.
         split: Its list.
         history: Of the training, if there was one.
         **details: What else to tell of it.
@@ -181,20 +153,19 @@ def write_measured(
     Raises:
         DataError: if the predictions do not fit.
     """
-    figures = measure(dataset, images, split, predictions)
+    figures = reader.measure(images, split, predictions)
     log.info("evaluated", **{name: round(value, 2) for name, value in figures.values.items()})
     details |= {
-        "dataset": dataset,
+        "dataset": reader.name,
         "split": split,
         "images": len(images),
     }
     curves = history.curves(figures.values) if history else {}
     write_metrics(metrics, Metrics(values=dict(figures.values), curves=curves, details=details))
-    per_class = json.dumps(list(_per_class(figures, images)), indent=1)
-    (metrics / "per_class.json").write_text(per_class + "\n", "utf-8")
+    write_per_class(metrics, _per_class(figures, images))
     sheet = metrics / PICTURES / "predictions.jpg"
     with drawing(sheet):
-        _write_pictures(sheet, images, dataset, predictions)
+        _write_pictures(sheet, images, reader, predictions)
 
 
 def _per_class(figures: Figures, images: SemanticSet) -> Iterator[dict[str, JsonValue]]:
@@ -204,14 +175,16 @@ def _per_class(figures: Figures, images: SemanticSet) -> Iterator[dict[str, Json
         yield {"class": name, "images": shown[label], "IoU": figures.per_class.get(name)}
 
 
-def _write_pictures(path: Path, images: SemanticSet, dataset: Data, predictions: Path) -> None:
+def _write_pictures(
+    path: Path, images: SemanticSet, reader: SegmentationReader, predictions: Path
+) -> None:
     colours = palette()
     shown = np.unique(np.linspace(0, len(images) - 1, _SHOWN).round().astype(int)).tolist()
     rows: list[Sequence[Pixels]] = []
     seen: set[int] = set()
     for index in shown:
         truth = images.labels(index)
-        predicted = _read(dataset, predictions, images.image_id(index))
+        predicted = reader.decode(predictions, images.image_id(index))
         seen |= {*np.unique(truth).tolist(), *np.unique(predicted).tolist()}
         rows.append((read_image(images.path(index)), colours[truth], colours[predicted]))
     names = {**dict(enumerate(images.classes)), IGNORED: "does not count"}
@@ -219,24 +192,3 @@ def _write_pictures(path: Path, images: SemanticSet, dataset: Data, predictions:
         names[label]: tuple(colours[label].tolist()) for label in sorted(seen)
     }
     write_sheet(path, ("image", "ground truth", "prediction"), rows, legend)
-
-
-def _read(dataset: Data, folder: Path, image: str) -> Labels:
-    """Read the prediction of an image that has one, as numbers from 0."""
-    if dataset == "voc":
-        return read_label_map(folder / prediction_name(dataset, image))
-    return to_train_ids(read_label_map(next(folder.rglob(f"{_city_image(image)}*.png"))))
-
-
-def _encode(dataset: Data, labels: Labels) -> bytes:
-    buffer = io.BytesIO()
-    if dataset == "voc":
-        write_label_map(buffer, labels, palette())
-    else:
-        write_label_map(buffer, to_label_ids(labels))
-    return buffer.getvalue()
-
-
-def _city_image(image: str) -> str:
-    """Return CITY_SEQUENCE_FRAME."""
-    return image.removesuffix("_leftImg8bit")

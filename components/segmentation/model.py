@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from components.core.config import Config
 from components.core.errors import DataError
-from components.segmentation import Data
+from components.evaluation.semantic import IGNORED
+from components.segmentation import DatasetName
 from components.training import distributed
 from components.training.learner import Batch, Losses
 from components.vision.architectures import (
@@ -28,7 +29,6 @@ from components.vision.backbones import (
     read_tensors,
     write_encoder,
 )
-from components.vision.datasets.semantic import IGNORED
 from components.vision.device import normalise
 
 _STRIDE = 16  # of the output, or a multiple of it
@@ -45,7 +45,7 @@ class ModelCard(Config):
     """Subtracted from pixels of 0 to 255."""
     std: tuple[float, float, float]
     """Divides them afterwards."""
-    dataset: Data
+    dataset: DatasetName
     classes: tuple[str, ...]
     """In the order of the outputs."""
     channels: PositiveInt

@@ -8,9 +8,10 @@ import torch
 from pydantic import JsonValue
 
 from components.core.main import Job
-from components.segmentation import TRAINING_SPLITS, VALIDATION_SPLIT, SegmentationConfig
+from components.datasets.loading import segmentation_reader
+from components.segmentation import SegmentationConfig
 from components.segmentation.data import Batch as Crops
-from components.segmentation.data import crops, read_set, whole_images
+from components.segmentation.data import crops, whole_images
 from components.segmentation.measure import follow, predict, write_measured, write_predictions
 from components.segmentation.model import FCN, ModelCard, normalised, write_model
 from components.training import distributed
@@ -20,7 +21,6 @@ from components.training.loop import train
 from components.training.machine import check_machine
 from components.training.sync_batch_norm import synchronise
 from components.vision.backbones import load_backbone, read_card
-from components.vision.datasets.semantic import SemanticSet
 
 
 def run(job: Job[SegmentationConfig]) -> None:
@@ -36,7 +36,8 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
         Facts for the manifest.
     """
     config = job.config
-    training, validation = _read_sets(config, job.input("data"))
+    reader = segmentation_reader(config.dataset)
+    training, validation = reader.read_both(job.input("data"))
     fcn, card = _build(config, job.input("backbone"), training.classes)
     # After hours of training is too late to learn that there is nothing to measure on.
     for _ in whole_images(validation, config.loader).epoch():
@@ -47,7 +48,7 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
             module=fcn,
             batches=loader,
             prepare=partial(_prepare, card),
-            evaluate=lambda _: follow(fcn, card, validation, config, VALIDATION_SPLIT),
+            evaluate=lambda _: follow(fcn, card, validation, config),
             evaluate_every=-(-config.iterations // config.evaluations),
             evaluate_last=False,
             uniform=True,
@@ -67,8 +68,8 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
             job.output("metrics"),
             job.output("predictions"),
             validation,
-            dataset=config.dataset,
-            split=VALIDATION_SPLIT,
+            reader=reader,
+            split=reader.validation,
             history=trained.history,
             training_images=len(training),
             corrupt_images=cast("list[JsonValue]", corrupt),
@@ -79,11 +80,6 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
         "corrupt_images": len(corrupt),
         **trained.told,
     }
-
-
-def _read_sets(config: SegmentationConfig, data: Path) -> tuple[SemanticSet, SemanticSet]:
-    training = read_set(config.dataset, data, TRAINING_SPLITS[config.dataset])
-    return training, read_set(config.dataset, data, VALIDATION_SPLIT)
 
 
 def _build(

@@ -176,7 +176,7 @@ def ingredients_of(step: Step, inputs: Mapping[str, str]) -> Ingredients:
         stage=step.stage.name,
         config=config,
         inputs=dict(inputs),
-        code=code_of(step.stage).digest,
+        code=code_of(step.stage, step.config).digest,
         image=image(*step.config.requires()),
     )
 

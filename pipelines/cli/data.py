@@ -1,10 +1,11 @@
-"""`moco data`: what is wrong with a data set, before anything trains on it."""
+"""`moco data`: which data sets there are, and what is wrong with one before anything trains."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from components.core.dataset import datasets
 from components.core.errors import DataError, ExitCode
 from pipelines.cli.options import Json
 from pipelines.cli.output import print_json, say
@@ -12,17 +13,28 @@ from pipelines.words import number
 
 SHOWN = 100  # faults
 
-app = App(name="data", help="Check data sets.")
+app = App(name="data", help="List and check data sets.")
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> None:
+    """List the data sets that there are, your own among them, and how each is laid out."""
+    found = datasets()
+    if json:
+        print_json(
+            [{"name": one.name, "kinds": [*one.readers], "summary": one.summary} for one in found]
+        )
+        return
+    wide = max(len(one.name) for one in found)
+    for one in found:
+        say(f"{one.name:<{wide}}  {one.summary}")
 
 
 @app.command
 def check(
-    kind: Annotated[
+    name: Annotated[
         str,
-        Parameter(
-            help="imagenet, inaturalist, coco, keypoints, densepose, lvis, voc, voc_segmentation, "
-            "cityscapes, or images (any folder tree or list of images)."
-        ),
+        Parameter(help="The name of its layout: `moco data list` names all."),
     ],
     path: Annotated[Path, Parameter(help="The data set's folder.")],
     /,
@@ -33,18 +45,18 @@ def check(
     json: Json = False,
 ) -> int:
     """List all faults of a data set's layout, with file and id."""
-    from components.vision.check import check_data
+    from components.datasets.check import check_data
 
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    findings = check_data(kind, path, decode=decode)
+    findings = check_data(name, path, decode=decode)
     code = ExitCode.BAD_DATA if findings.faults else ExitCode.OK
     if json:
         faults = [vars(fault) for fault in findings.faults]
         print_json({"faults": faults, "notes": findings.notes, "counts": findings.counts})
         return code
-    for name, count in findings.counts.items():
-        say(f"{name}: {count:,}")
+    for what, count in findings.counts.items():
+        say(f"{what}: {count:,}")
     for note in findings.notes:
         say(f"note: {note}")
     for fault in findings.faults[:SHOWN]:

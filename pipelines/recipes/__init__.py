@@ -1,4 +1,7 @@
-"""One module for each table or figure of the paper: its published numbers, and the plan to it."""
+"""One module for each table or figure of the paper: its published numbers, and the plan to it.
+
+Recipes of one's own are modules in a folder `pipelines/recipes/` anywhere on Python's path.
+"""
 
 import importlib
 import pkgutil
@@ -8,9 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from components.core.config import C, apply_settings, nearest
+from components.core.dataset import further_folders
 from components.core.errors import ConfigError, UsageError
 from components.report import Table
 from pipelines.plan import Existing, NameTakenError, Plan
+
+__path__ += further_folders(__name__, __path__)
 
 ROW = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # two underscores part the names of a cell
 LONGEST_ROW = 100  # characters: with a table's and a column's name it has to fit a file name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig
+from components.rendering.config import DigitsConfig
 from pipelines.backends.display import PlainDisplay
 from pipelines.backends.local import execute
 from pipelines.backends.machine import Machine

@@ -13,9 +13,9 @@ from kfp import compiler, dsl, kubernetes
 from components.convert import STAGE as CONVERT
 from components.convert import ConvertConfig
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig
 from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
+from components.rendering.config import DigitsConfig
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.kfp import compile_plan
 from pipelines.plan import Plan

@@ -24,11 +24,11 @@ from components.detection.train import head_of
 from components.training.learner import Learner
 from components.training.loop import train
 from components.vision.backbones import build_backbone
-from components.vision.datasets.coco import read_coco
 from tests.benchmarks import _detection_peers as peers
 from tests.benchmarks._coco import HEIGHT, WIDTH, write_instances
 from tests.benchmarks._timing import ratio, seconds, skipped
 from tests.benchmarks.input_pipeline import IMAGES, write_photographs
+from tests.vision.readers import read_coco
 
 SPLIT = "train2017"
 OBJECTS = 7 * IMAGES

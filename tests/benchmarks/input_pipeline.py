@@ -16,8 +16,8 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
 from components.vision.config import IMAGENET_MEAN, IMAGENET_STD, AugmentationConfig, moco_v1
-from components.vision.image_sets import read_images
 from components.vision.loading import ViewDataset
+from tests.vision.readers import read_images
 
 IMAGES = 16
 ROUNDS = 7

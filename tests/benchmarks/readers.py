@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.benchmarks._coco import write_instances
 from tests.benchmarks._timing import skipped
+from tests.vision.readers import read_coco
 
 IMAGES, OBJECTS = 118_287, 860_001
 SPLIT = "train2017"
@@ -70,7 +71,6 @@ def run() -> list[dict[str, Any]]:
 def _ours(folder: Path) -> Prepared:
     from components.detection.coco import mask_rcnn_fpn
     from components.detection.data import training_loader
-    from components.vision.datasets.coco import read_coco
 
     images = read_coco(folder, SPLIT)
     training_loader(images, mask_rcnn_fpn(), folder)
@@ -96,7 +96,7 @@ def _torchvision(folder: Path) -> Prepared:
 
 READERS = {"ours": _ours, "detectron2": _detectron2, "torchvision": _torchvision}
 IMPORTS = {
-    "ours": ("components.detection.data", "components.vision.datasets.coco"),
+    "ours": ("components.detection.data", "components.datasets.coco.reading"),
     "detectron2": ("detectron2.data", "pycocotools.coco"),
     "torchvision": ("torchvision.datasets", "pycocotools.coco"),
 }

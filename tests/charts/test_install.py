@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig, PicturesConfig
+from components.rendering.config import DigitsConfig, PicturesConfig
 from pipelines.cluster.connection import Cluster, cluster_options
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, pods, rendered
 from tests.servers.cluster import TestCluster, restricted_pod

@@ -9,8 +9,9 @@ import torch
 
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
-from components.digits import DigitsConfig
-from components.digits.layouts import imagenet, inaturalist
+from components.datasets.imagenet import digits as imagenet
+from components.datasets.inaturalist import digits as inaturalist
+from components.rendering.config import DigitsConfig
 
 SMALL = DigitsConfig(train_scenes=100, val_scenes=30, pixels=24)
 

@@ -11,8 +11,9 @@ from components.classification.evaluate import Evaluator, Predictions, write_pre
 from components.classification.model import Classifier
 from components.vision.backbones import random_backbone
 from components.vision.config import EvaluationConfig, LoaderConfig
-from components.vision.image_sets import ImageSet, read_image_set
+from components.vision.image_sets import ImageSet
 from components.vision.loading import make_loader
+from tests.vision.readers import read_image_set
 
 
 def predictions() -> Predictions:

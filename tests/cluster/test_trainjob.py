@@ -309,7 +309,7 @@ def made(folder: Path) -> dict[str, str]:
                 port=name,
                 kind=port.kind,
                 config={},
-                code=code_of(STAGE),
+                code=code_of(STAGE, STAGE.config()),
                 image="",
                 files=hash_folder(output),
             ),

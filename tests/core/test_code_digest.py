@@ -61,7 +61,7 @@ def digest(tmp_path: Path) -> Digest:
             if text is not None:
                 path.write_text(text)
         module._digest.cache_clear()
-        return code_digest(STAGE, [tmp_path / "components"])
+        return code_digest(STAGE, Config(), [tmp_path / "components"])
 
     return digest
 
@@ -236,13 +236,14 @@ def project(tmp_path: Path) -> Path:
 
 def project_digest(project: Path, stage: str) -> str:
     module._digest.cache_clear()
-    return code_digest(load_stage(stage), [project])
+    loaded = load_stage(stage)
+    return code_digest(loaded, loaded.config(), [project])
 
 
 def test_a_stage_reaches_what_it_runs_and_no_other_stage() -> None:
     reached = reachable(["components.pretrain", "components.pretrain.train"], [COMPONENTS])
     assert {"pretrain/mechanisms.py", "training/loop.py", "core/config.py"} <= reached.keys()
-    others = ("report/", "classification/", "detection/", "digits/", "vision/check/")
+    others = ("report/", "classification/", "detection/", "digits/", "datasets/voc/")
     assert not any(path.startswith(others) for path in reached)
 
 
@@ -285,17 +286,64 @@ def test_templates_count_for_the_report_alone(project: Path) -> None:
     assert project_digest(project, "report") != before["report"]
 
 
-@pytest.mark.parametrize("task", ["coco", "voc", "keypoints", "densepose", "lvis", "cityscapes"])
-def test_evaluating_a_detector_depends_on_the_defaults_of_its_training(
-    project: Path, task: str
+def changed(project: Path, file: str) -> Callable[[], None]:
+    """Change a source, and return what changes it back."""
+    path = project / file
+    content = path.read_bytes()
+    path.write_bytes(content + b"\nCHANGED = 1\n")
+
+    def undo() -> None:
+        path.write_bytes(content)
+
+    return undo
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "moved", "unmoved"),
+    [
+        (
+            "detection.evaluate",
+            {"dataset": "keypoints"},
+            {"coco/keypoints.py", "coco/reader.py", "coco/results.py"},
+            {"coco/densepose.py", "coco/digits.py", "voc/detection.py"},
+        ),
+        (
+            "segmentation",
+            {"dataset": "voc"},
+            {"voc/segmentation.py", "voc/lists.py", "interface.py"},
+            {"voc/detection.py", "voc/digits.py", "cityscapes/cityscapes.py"},
+        ),
+        (
+            "pretrain",
+            {"data": "images"},
+            {"images/reading.py", "imagenet/reading.py"},
+            {"inaturalist/reading.py"},
+        ),
+        (
+            "digits",
+            {},
+            {"coco/digits.py", "coco/digits_densepose.py", "voc/digits.py"},
+            {"voc/detection.py", "coco/file.py"},
+        ),
+    ],
+)
+def test_the_data_sets_that_a_config_names_are_in_it_and_no_others(
+    project: Path, stage: str, config: dict[str, str], moved: set[str], unmoved: set[str]
 ) -> None:
-    before = project_digest(project, "detection.evaluate")
-    source = project / f"detection/{task}.py"
-    text = source.read_text("utf-8")
-    task_line = f'    task: ClassVar[Task] = "{task}"\n'
-    assert task_line in text
-    source.write_text(text.replace(task_line, task_line + "    test_side: int = 799\n"), "utf-8")
-    assert project_digest(project, "detection.evaluate") != before
+    loaded = load_stage(stage)
+
+    def digest() -> str:
+        module._digest.cache_clear()
+        return code_digest(loaded, loaded.config(**config), [project])
+
+    before = digest()
+    found = set()
+    for file in moved | unmoved:
+        undo = changed(project, f"datasets/{file}")
+        if digest() != before:
+            found.add(file)
+        undo()
+    assert found == moved
 
 
 def test_only_the_start_of_a_stage_imports_by_a_name_that_is_computed() -> None:
@@ -310,4 +358,4 @@ def test_only_the_start_of_a_stage_imports_by_a_name_that_is_computed() -> None:
                     continue
             if name in ("import_module", "__import__", "load_stage"):
                 computed.add(path.relative_to(COMPONENTS).as_posix())
-    assert computed == {"core/main.py", "core/stage.py"}
+    assert computed == {"core/dataset.py", "core/main.py", "core/stage.py"}

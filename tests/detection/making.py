@@ -17,7 +17,7 @@ from components.core.metrics import Metrics, read_metrics
 from components.core.stage import Mount, Source, Stage, load_stage
 from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
 from components.detection.config import DetectionConfig
-from components.digits import DigitsConfig, PicturesConfig
+from components.rendering.config import DigitsConfig, PicturesConfig
 from tests.vision import detection_world
 
 PRESETS: dict[str, DetectionConfig] = {
@@ -94,7 +94,7 @@ def write_memory(folder: Path) -> Path:
         shutil.copy(annotations / f"{kind}_train2017.json", annotations / f"{kind}_val2017.json")
     replace(folder / "coco/train2017", folder / "coco/val2017")
     _measure_densepose(folder / "densepose")
-    shutil.copy(folder / "lvis/lvis_v0.5_train.json", folder / "lvis/lvis_v0.5_val.json")
+    _measure_lvis(folder / "lvis")
     _measure_voc(folder / "voc")
     for kind in ("leftImg8bit", "gtFine"):
         replace(folder / "cityscapes" / kind / "train", folder / "cityscapes" / kind / "val")
@@ -111,20 +111,34 @@ def _measure_densepose(root: Path) -> None:
             key: both.get(key, []) + value if key in ("images", "annotations") else value
             for key, value in part.items()
         }
+    for image in both["images"]:
+        name = image["file_name"]
+        folder = "train2014" if "train2014" in name else "val2014"
+        image["file_name"] = f"again_{name}"
+        shutil.copy(root / folder / name, root / "val2014" / f"again_{name}")
     (root / "annotations/densepose_minival2014.json").write_text(json.dumps(both))
-    shutil.copytree(root / "train2014", root / "val2014", dirs_exist_ok=True)
+
+
+def _measure_lvis(root: Path) -> None:
+    """Measure on copies of the training pictures."""
+    text = (root / "lvis_v0.5_train.json").read_text()
+    (root / "lvis_v0.5_val.json").write_text(text.replace('"train2017/', '"val2017/'))
+    replace(root / "train2017", root / "val2017")
 
 
 def _measure_voc(root: Path) -> None:
-    """Train on the 12 pictures of 2007 and 12 of 2012, and make all of them 2007's test."""
+    """Train on the 12 pictures of 2007 and 12 of 2012, and make copies of all 2007's test."""
     old, new = (root / f"VOC{year}" for year in ("2007", "2012"))
     lists = [year / "ImageSets/Main" for year in (old, new)]
     shutil.copy(lists[1] / "train.txt", lists[1] / "trainval.txt")
-    for kind in ("Annotations", "JPEGImages"):
-        shutil.copytree(new / kind, old / kind, dirs_exist_ok=True)
-    test = "".join((one / "trainval.txt").read_text() for one in lists)
-    (lists[0] / "test.txt").write_text(test)
-    shown = "".join((old / f"Annotations/{name}.xml").read_text() for name in test.split())
+    names = []
+    for year, own in ((old, lists[0]), (new, lists[1])):
+        for name in (own / "trainval.txt").read_text().split():
+            names.append(f"again_{name}")
+            for kind, ending in (("Annotations", "xml"), ("JPEGImages", "jpg")):
+                shutil.copy(year / f"{kind}/{name}.{ending}", old / f"{kind}/again_{name}.{ending}")
+    (lists[0] / "test.txt").write_text("".join(f"{name}\n" for name in names))
+    shown = "".join((old / f"Annotations/{name}.xml").read_text() for name in names)
     for path in (path for one in lists for path in one.glob("*_trainval.txt")):
         if f"<name>{path.name.removesuffix('_trainval.txt')}<" not in shown:
             path.unlink()  # no picture shows this class
@@ -139,7 +153,7 @@ def arguments(
     config: DetectionConfig, data: Path, backbone: Path, folder: Path, **changes: Any
 ) -> tuple[Stage[Any], list[str]]:
     """A stage and its command line after `python`, with a config in miniature."""
-    stage = load_stage(f"detection.{config.task}")
+    stage = load_stage(f"detection.{config.dataset}")
     outputs = {name: str(folder / name) for name in stage.outputs}
     inputs: dict[str, Source] = {"backbone": str(backbone), "data": Mount(str(data))}
     changed = config.miniature().derive(**changes)
@@ -158,7 +172,7 @@ def run_here(
 def evaluate(folder: Path, data: Path, task: str, **inputs: Path) -> Metrics:
     """Run the stage `detection.evaluate` in this process."""
     stage = load_stage("detection.evaluate")
-    config = stage.config(task=task, test_batch=10, loader={"workers": 0})
+    config = stage.config(dataset=task, test_batch=10, loader={"workers": 0})
     sources: dict[str, Source] = {name: str(path) for name, path in inputs.items()}
     argv = stage.argv(
         config, {**sources, "data": Mount(str(data))}, {"metrics": str(folder / "again")}

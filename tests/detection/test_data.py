@@ -10,8 +10,8 @@ from components.core.errors import DataError
 from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
 from components.detection.config import DetectionConfig
 from components.detection.data import Batch, test_loader, training_loader
-from components.detection.splits import read_part
 from components.training import distributed
+from tests.vision.readers import read_part
 
 CONFIGS: list[tuple[DetectionConfig, str]] = [
     (coco.mask_rcnn_fpn(), "coco"),
@@ -21,13 +21,13 @@ CONFIGS: list[tuple[DetectionConfig, str]] = [
     (lvis.mask_rcnn(), "lvis"),
     (cityscapes.mask_rcnn(), "cityscapes"),
 ]
-IDS = [config.task for config, _ in CONFIGS]
+IDS = [config.dataset for config, _ in CONFIGS]
 
 
 def batches(
     config: DetectionConfig, root: Path, epoch: int = 0, first: int = 0, count: int = 3
 ) -> list[Batch]:
-    loader = training_loader(read_part(config.task, root, "train"), config, root)
+    loader = training_loader(read_part(config.dataset, root, "train"), config, root)
     return [batch for batch, _ in zip(loader.epoch(epoch, first), range(count), strict=False)]
 
 

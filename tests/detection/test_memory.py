@@ -11,8 +11,8 @@ from PIL import Image
 from components.core.errors import DataError
 from components.core.manifest import read_manifest, verify
 from components.detection.libraries import Library
-from components.detection.splits import read_part
 from tests.detection.making import CONFIGS, LIBRARIES, MEMORY, evaluate, run_here, write_memory
+from tests.vision.readers import read_part
 
 GOAL = 50
 """Percent, of what is 0 before training; after it 75 to 100 was seen, on any processor."""
@@ -58,7 +58,7 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     assert (details["training_images"], details["validation_images"]) == (MEMORY[name],) * 2
     losses = [loss for _, loss in run.metrics.curves["loss"]]
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]  # of single batches, which differ
-    images = read_part(CONFIGS[task].task, data, "val")
+    images = read_part(CONFIGS[task].dataset, data, "val")
     assert [row["class"] for row in run.per_class] == list(images.categories.names)
     assert sum(row["instances"] for row in run.per_class) == len(images.labels)
     sheet = run.folder / "metrics/pictures/predictions.jpg"
@@ -68,7 +68,7 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     assert version(library).startswith(str(details["library_version"]))
     assert read_manifest(run.folder / "model").facts["library"] == library
     card = json.loads((run.folder / "model/model.json").read_text())
-    assert (card["task"], card["classes"]) == (task, list(images.categories.names))
+    assert (card["dataset"], card["classes"]) == (task, list(images.categories.names))
 
     stored = evaluate(tmp_path / "stored", data, task, predictions=run.folder / "predictions")
     assert stored.values == values

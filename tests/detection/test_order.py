@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.datasets.loading import detection_reader
 from components.detection.order import Order
-from components.detection.splits import learnable, read_part, repeat_factors
-from components.vision.datasets.lvis import read_lvis
+from components.detection.splits import learnable, repeat_factors
+from tests.vision.readers import read_lvis, read_part
 
 LYING = np.arange(50) % 3 == 0
 
@@ -18,7 +19,7 @@ def order(factors: np.ndarray, seed: int = 0, alike: int = 2) -> Order:
 
 def test_repeat_factors_are_those_of_the_definition(world: Path) -> None:
     images = read_lvis(world / "lvis", "train")
-    kept = learnable("lvis", images)
+    kept = learnable(detection_reader("lvis"), images)
     threshold = 0.3
     seen = [set(images[int(index)].labels.tolist()) for index in kept]
     factors = repeat_factors(images, kept, threshold)
@@ -61,10 +62,10 @@ def test_neighbours_are_alike_but_for_the_last() -> None:
 
 def test_images_without_an_instance_to_learn_from_are_left_out(world: Path) -> None:
     images = read_part("coco", world / "coco", "train")
-    kept = learnable("coco", images)
+    kept = learnable(detection_reader("coco"), images)
     expected = [index for index in range(len(images)) if (~images[index].crowd).any()]
     assert kept.tolist() == expected
     assert len(kept) < len(images)
     poses = read_part("densepose", world / "coco", "train")
-    kept = learnable("densepose", poses)
+    kept = learnable(detection_reader("densepose"), poses)
     assert kept.tolist() == [i for i in range(len(poses)) if any(poses[i].surfaces)]

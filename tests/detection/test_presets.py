@@ -11,11 +11,11 @@ import torch
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
 from components.core.stage import load_stage
+from components.datasets.loading import detection_reader
 from components.detection import cityscapes, coco, lvis, voc
 from components.detection.data import test_loader, training_loader
 from components.detection.interface import build_detector
 from components.detection.libraries import resolve
-from components.detection.splits import read_parts
 from components.detection.train import head_of
 from components.training.schedule import lr_factor
 from tests.detection.making import DATA, PRESETS
@@ -53,7 +53,7 @@ def test_the_rate_falls_where_the_paper_says(name: str) -> None:
         assert factor(drop) == pytest.approx(0.1 ** (place + 1))
     assert factor(config.schedule.warmup) == 1
     assert factor(0) == config.schedule.warmup_factor
-    assert config.schedule.warmup == (100 if config.task == "voc" else 1000)
+    assert config.schedule.warmup == (100 if config.dataset == "voc" else 1000)
 
 
 def test_batches_rates_and_norm_are_the_released_ones() -> None:
@@ -142,8 +142,8 @@ def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet
         model=model,
         loader={"workers": 0},
     )
-    root = world / DATA.get(config.task, config.task)
-    training, validation = read_parts(config.task, root)
+    root = world / DATA.get(config.dataset, config.dataset)
+    training, validation = detection_reader(config.dataset).read_both(root)
     batch = next(iter(training_loader(training, config, root).epoch(0))).columns
     torch.manual_seed(0)
     head = head_of(config, training)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from components.datasets.instances import Instances, Mirroring, SurfacePoints, flip_pairs
 from components.detection.views import (
     View,
     Wanted,
@@ -15,10 +16,8 @@ from components.detection.views import (
     show_instances,
     show_masks,
 )
-from components.digits.surface import mirroring as digits_mirroring
-from components.vision.datasets.coco import flip_pairs, read_coco, read_densepose, read_keypoints
-from components.vision.datasets.densepose import Mirroring
-from components.vision.datasets.instances import Instances, SurfacePoints
+from components.rendering.surface import mirroring as digits_mirroring
+from tests.vision.readers import read_coco, read_densepose, read_keypoints
 
 VIEWS = [View(64, 64), View(100, 130, flip=True), View(48, 80), View(96, 72, flip=True)]
 MIRRORING = Mirroring(*(np.asarray(one, np.float32) for one in digits_mirroring()))
@@ -134,7 +133,7 @@ def test_a_mirrored_surface_has_the_parts_of_the_other_side(world: Path) -> None
 
 
 def masks_of(parts: np.ndarray) -> tuple[str, ...]:
-    from components.vision.datasets import rle
+    from components.vision import rle
 
     return tuple(
         rle.compress(rle.encode(parts == number)) if (parts == number).any() else ""

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from lvis import LVIS, LVISEval, LVISResults
 
-from components.digits import DigitsConfig, PicturesConfig
-from components.digits.layouts import cityscapes, coco, densepose, lvis, voc
-from components.digits.layouts.images import render_pictures
-from components.digits.pictures import KEYPOINTS, Picture, render_picture
-from components.digits.source import real_digits
-from components.digits.surface import COARSE, locate, rectangles
-from components.vision.datasets.cityscapes import THINGS
+from components.datasets.ade20k import digits as ade20k
+from components.datasets.cityscapes import digits as cityscapes
+from components.datasets.coco import digits as coco
+from components.datasets.coco import digits_densepose as densepose
+from components.datasets.lvis import digits as lvis
+from components.datasets.voc import digits as voc
+from components.rendering.config import DigitsConfig, PicturesConfig
+from components.rendering.pictures import KEYPOINTS, Picture, render_picture
+from components.rendering.sets import render_pictures
+from components.rendering.source import real_digits
+from components.rendering.surface import COARSE, locate, rectangles
 
 SMALL = DigitsConfig(pictures=PicturesConfig(train=60, val=20))
-LAYOUTS = (coco, lvis, voc, cityscapes)
+LAYOUTS = (coco, lvis, voc, cityscapes, ade20k)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,6 +62,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path, layout: Any) -> Non
         (voc, {f"voc/{part}" for part in ("2007/train", "2007/val", "2012/train", "2012/val")},
          {"voc/2007/test"}),
         (voc, {"voc/2012/train"}, {"voc/2012/val"}),
+        (ade20k, {"ade20k/training"}, {"ade20k/validation"}),
         (cityscapes, {"train"}, {"val"}),
     ],
 )  # fmt: skip
@@ -81,7 +86,7 @@ def test_digits_that_are_measured_are_never_trained_on(
         sources[name] |= {thing.source for thing in picture.things if not thing.crowd}
         return picture
 
-    for module in (coco, densepose, lvis, voc):
+    for module in (coco, densepose, lvis, voc, ade20k):
         monkeypatch.setattr(module, "render_pictures", watch)
     monkeypatch.setattr(cityscapes, "render_picture", watch_one)
     layout.write(SMALL, tmp_path)
@@ -163,7 +168,7 @@ def test_the_polygons_of_cityscapes_name_what_its_pictures_show(tmp_path: Path) 
         document = json.loads(file.read_text())
         names |= {one["label"] for one in document["objects"]}
         assert all(len(one["polygon"]) >= 3 for one in document["objects"])
-    assert {"road", "sky", "building", "pole", "traffic sign", *THINGS} <= names
+    assert {"road", "sky", "building", "pole", "traffic sign", *cityscapes.THINGS} <= names
     assert any(name.endswith("group") for name in names)
 
 

@@ -10,14 +10,15 @@ import pytest
 
 from components.core.config import parse_config
 from components.core.errors import ConfigError
+from components.datasets.check import check_data
+from components.datasets.imagenet import digits as imagenet
+from components.datasets.inaturalist import digits as inaturalist
+from components.datasets.inaturalist.digits import COMMONNESS, long_tail
 from components.digits import STAGE, DigitsConfig
-from components.digits.layouts import imagenet, inaturalist
-from components.digits.layouts.inaturalist import COMMONNESS, long_tail
-from components.digits.scenes import render_scene
-from components.digits.source import real_digits
-from components.vision.check import check_data
+from components.rendering.scenes import render_scene
+from components.rendering.source import real_digits
 from components.vision.decoding import read_image
-from components.vision.image_sets import read_image_set
+from tests.vision.readers import read_image_set
 
 SMALL = DigitsConfig(train_scenes=120, val_scenes=40)
 
@@ -153,7 +154,7 @@ def test_the_stage_runs_from_its_command_line(tmp_path: Path) -> None:
         assert check_data(port, Path(folder)).faults == []
     for port in ("imagenet", "inaturalist"):
         folder = outputs[port]
-        images = read_image_set(port, Path(folder), "train")  # type: ignore[arg-type]
+        images = read_image_set(port, Path(folder), "train")
         assert read_image(images.path(0)).shape == (48, 48, 3)
 
 

@@ -20,8 +20,8 @@ from components.core.errors import ClusterError, ExitCode
 from components.core.manifest import MANIFEST, Manifest
 from components.core.store import Store, open_store
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig, PicturesConfig
 from components.pretrain import STAGE, PretrainConfig
+from components.rendering.config import DigitsConfig, PicturesConfig
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.cluster.connection import Cluster
 from pipelines.cluster.trainjob import SecretField, TrainJobConfig, follow, follower_argv

@@ -13,8 +13,9 @@ from scipy.io import savemat
 
 from components.core.errors import DataError
 from components.evaluation.annotations import Record
+from components.evaluation.body import FINE_PARTS
 from components.evaluation.densepose import decode_iuv, encode_iuv, evaluate_densepose
-from components.evaluation.surface import CHARTS, DISTANCES, INDEX, PARTS, Surface, read_surface
+from components.evaluation.surface import CHARTS, DISTANCES, INDEX, Surface, read_surface
 
 SIDE = 5  # vertices along a chart's side
 LENGTH = 0.2  # metres of a chart's side: the charts lie in a row
@@ -24,8 +25,8 @@ def write_surface(folder: Path) -> None:
     """Write a flat surface of 24 square charts in a row, in DensePose's own formats."""
     steps = np.linspace(0, 1, SIDE)
     u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    parts = np.repeat(np.arange(1, PARTS + 1), SIDE**2)
-    us, vs = np.tile(u, PARTS), np.tile(v, PARTS)
+    parts = np.repeat(np.arange(1, FINE_PARTS + 1), SIDE**2)
+    us, vs = np.tile(u, FINE_PARTS), np.tile(v, FINE_PARTS)
     points = np.stack(((parts + us) * LENGTH, vs * LENGTH), 1)
     order = np.random.default_rng(0).permutation(len(points))  # subdivided vertex to vertex
     placed = np.empty_like(points)
@@ -51,7 +52,7 @@ def person(random: np.random.Generator, image: int, identity: int) -> tuple[Reco
     x, y = random.uniform(0, 100, 2)
     width, height = random.uniform(12, 140, 2)
     iuv = np.zeros((3, int(height), int(width)), np.uint8)
-    iuv[0] = np.linspace(1, PARTS + 0.99, iuv.shape[2]).astype(np.uint8)
+    iuv[0] = np.linspace(1, FINE_PARTS + 0.99, iuv.shape[2]).astype(np.uint8)
     iuv[1:] = random.integers(0, 256, (2, *iuv.shape[1:]))
     rows, columns = (random.integers(0, size, 30) for size in iuv.shape[1:])
     values = iuv[:, rows, columns].astype(float)
@@ -99,7 +100,7 @@ def find(random: np.random.Generator, true: Record, iuv: Any) -> Record:
     noise = random.normal(size=(2, *iuv.shape[1:])) * random.choice([0, 10, 60, 150])
     noisy[1:] = np.clip(noisy[1:] + noise, 0, 255).astype(np.uint8)
     lost = random.random(iuv.shape[1:]) < random.choice([0, 0.1, 0.4])
-    noisy[0] = np.where(lost, random.integers(0, PARTS + 1), noisy[0])
+    noisy[0] = np.where(lost, random.integers(0, FINE_PARTS + 1), noisy[0])
     x, y, width, height = true["bbox"]
     by = random.choice([0, 0.4, 3], 2)
     return {

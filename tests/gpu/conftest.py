@@ -9,8 +9,8 @@ import torch
 
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
-from components.digits import DigitsConfig
-from components.digits.layouts import imagenet
+from components.datasets.imagenet import digits as imagenet
+from components.rendering.config import DigitsConfig
 from tests.vision.detection_world import write_world
 
 HERE = Path(__file__).parent

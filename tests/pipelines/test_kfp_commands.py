@@ -12,9 +12,9 @@ from components.core.metrics import read_metrics
 from components.core.stage import Mount, Stage
 from components.core.store import open_store
 from components.digits import STAGE as DIGITS
-from components.digits import DigitsConfig
 from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
+from components.rendering.config import DigitsConfig
 from pipelines.backends.cluster import ClusterOptions
 from pipelines.backends.kfp import compile_plan
 from pipelines.plan import Existing, Mounted, Plan

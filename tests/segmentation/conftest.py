@@ -9,8 +9,10 @@ import torch
 
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
-from components.digits import DigitsConfig, PicturesConfig
-from components.digits.layouts import cityscapes, voc
+from components.datasets.ade20k import digits as ade20k
+from components.datasets.cityscapes import digits as cityscapes
+from components.datasets.voc import digits as voc
+from components.rendering.config import DigitsConfig, PicturesConfig
 
 SMALL = DigitsConfig(pictures=PicturesConfig(pixels=64, train=48, val=20))
 """24 training and 10 validation pictures of each data set."""
@@ -36,6 +38,13 @@ def voc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cityscapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cityscapes")
     cityscapes.write(SMALL, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ade20k_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ade20k")
+    ade20k.write(SMALL, folder)
     return folder
 
 

@@ -12,7 +12,13 @@ from components.core.manifest import read_manifest
 from components.core.metrics import Metrics, read_metrics
 from components.segmentation import STAGE, SegmentationConfig, cityscapes, voc
 from components.segmentation.evaluate import STAGE as EVALUATE
+from pipelines.recipes.ade20k import fcn
 
+PRESETS: dict[str, SegmentationConfig] = {
+    "voc": voc(),
+    "cityscapes": cityscapes(),
+    "ade20k": fcn(),
+}
 TINY: dict[str, Any] = {
     "batch_size": 4,
     "lr_batch": 4,
@@ -48,8 +54,7 @@ class Run:
 
 
 def tiny(dataset: str, **changes: Any) -> SegmentationConfig:
-    full = voc() if dataset == "voc" else cityscapes()
-    return full.miniature().derive(**{**TINY, **changes})
+    return PRESETS[dataset].miniature().derive(**{**TINY, **changes})
 
 
 def arguments(config: SegmentationConfig, data: Path, backbone: Path, folder: Path) -> list[str]:

@@ -19,11 +19,11 @@ from components.segmentation.data import (
     crops,
     cut,
     draw_window,
-    read_set,
     whole_images,
 )
 from components.vision.config import LoaderConfig
 from tests.segmentation.making import tiny
+from tests.vision.readers import read_set
 
 CONFIG = SegmentationConfig(crop=65)
 PADDING = (123.675, 116.28, 103.53)

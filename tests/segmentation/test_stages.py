@@ -14,14 +14,13 @@ from safetensors.torch import load_file
 
 from components.core.errors import ConfigError, DataError, UsageError
 from components.core.manifest import hash_folder, read_manifest, verify, write_manifest
-from components.segmentation import Data, cityscapes, voc
-from tests.segmentation.making import Run, evaluate, run_here, start, tiny
+from tests.segmentation.making import PRESETS, Run, evaluate, run_here, start, tiny
 
-DATA: tuple[Data, ...] = ("voc", "cityscapes")
+DATA = ("voc", "cityscapes", "ade20k")
 
 
 @pytest.fixture
-def folder(request: pytest.FixtureRequest, dataset: Data) -> Path:
+def folder(request: pytest.FixtureRequest, dataset: str) -> Path:
     found: Path = request.getfixturevalue(f"{dataset}_folder")
     return found
 
@@ -38,7 +37,12 @@ def test_a_tiny_set_is_memorised(tmp_path: Path, voc_folder: Path, backbone: Pat
     shutil.rmtree(root / "SegmentationClass")
     shutil.copytree(root / "SegmentationClassAug", root / "SegmentationClass")
     lists = root / "ImageSets/Segmentation"
-    shutil.copy(lists / "train_aug.txt", lists / "val.txt")
+    names = (lists / "train_aug.txt").read_text().split()
+    (lists / "val.txt").write_text("".join(f"again_{name}\n" for name in names))
+    for name in names:
+        shutil.copy(root / f"JPEGImages/{name}.jpg", root / f"JPEGImages/again_{name}.jpg")
+        kept = root / f"SegmentationClass/{name}.png"
+        kept.rename(kept.with_name(f"again_{name}.png"))
     config = tiny(
         "voc",
         iterations=200,
@@ -60,7 +64,7 @@ def test_a_tiny_set_is_memorised(tmp_path: Path, voc_folder: Path, backbone: Pat
 
 @pytest.mark.parametrize("dataset", DATA)
 def test_the_command_line_makes_verified_artifacts_that_are_measured_again_alike(
-    dataset: Data, folder: Path, tmp_path: Path, backbone: Path
+    dataset: str, folder: Path, tmp_path: Path, backbone: Path
 ) -> None:
     process = start(tiny(dataset), folder, backbone, tmp_path)
     _, log = process.communicate(timeout=120)
@@ -131,7 +135,7 @@ def test_two_processes_train_what_one_trains(
     assert two.metrics.values == pytest.approx(trained.metrics.values, abs=1)
 
 
-def one_image(dataset: Data, folder: Path) -> None:
+def one_image(dataset: str, folder: Path) -> None:
     """Write the real layout with a single image in each split."""
     random = np.random.default_rng(0)
     if dataset == "voc":
@@ -139,12 +143,21 @@ def one_image(dataset: Data, folder: Path) -> None:
         for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
             (root / name).mkdir(parents=True)
         (root / "ImageSets/Segmentation").mkdir(parents=True)
-        for split, kind in (("trainaug", "Aug"), ("val", "")):
-            (root / f"ImageSets/Segmentation/{split}.txt").write_text("2007_000032\n")
+        for split, kind, name in (("trainaug", "Aug", "2007_000032"), ("val", "", "2007_000033")):
+            (root / f"ImageSets/Segmentation/{split}.txt").write_text(f"{name}\n")
             labels = Image.fromarray(random.integers(0, 21, (96, 125), np.uint8))
-            labels.save(root / f"SegmentationClass{kind}/2007_000032.png")
-        image = Image.fromarray(random.integers(0, 256, (96, 125, 3), np.uint8))
-        image.save(root / "JPEGImages/2007_000032.jpg")
+            labels.save(root / f"SegmentationClass{kind}/{name}.png")
+            image = Image.fromarray(random.integers(0, 256, (96, 125, 3), np.uint8))
+            image.save(root / f"JPEGImages/{name}.jpg")
+        return
+    if dataset == "ade20k":
+        for split in ("training", "validation"):
+            for place in ("images", "annotations"):
+                (folder / place / split).mkdir(parents=True)
+            image = Image.fromarray(random.integers(0, 256, (96, 125, 3), np.uint8))
+            image.save(folder / f"images/{split}/ADE_{split}_1.jpg")
+            labels = Image.fromarray(random.integers(0, 151, (96, 125), np.uint8))
+            labels.save(folder / f"annotations/{split}/ADE_{split}_1.png")
         return
     for split, city in (("train", "aachen"), ("val", "frankfurt")):
         stem = f"{split}/{city}/{city}_000000_000019"
@@ -157,12 +170,12 @@ def one_image(dataset: Data, folder: Path) -> None:
             Image.fromarray(random.integers(0, most, shape, np.uint8)).save(path)
 
 
-@pytest.mark.parametrize(("dataset", "classes"), [("voc", 21), ("cityscapes", 19)])
+@pytest.mark.parametrize(("dataset", "classes"), [("voc", 21), ("cityscapes", 19), ("ade20k", 150)])
 def test_the_papers_network_takes_a_step_on_the_real_layouts(
-    dataset: Data, classes: int, tmp_path: Path, resnet50: Path
+    dataset: str, classes: int, tmp_path: Path, resnet50: Path
 ) -> None:
     one_image(dataset, tmp_path / "data")
-    full = voc() if dataset == "voc" else cityscapes()
+    full = PRESETS[dataset]
     reduced = {"iterations": 1, "batch_size": 1, "crop": 65, "loader": {"workers": 0}}
     run = run_here(full.derive(**reduced), tmp_path / "data", resnet50, tmp_path)
     card = json.loads((run.model / "model.json").read_text())

@@ -15,9 +15,9 @@ import pytest
 
 from components.core.errors import ConfigError, ExitCode, MocoError
 from components.core.manifest import MANIFEST, Manifest, verify
-from components.digits import DigitsConfig
-from components.digits.layouts import imagenet
+from components.datasets.imagenet import digits as imagenet
 from components.pretrain import PretrainConfig
+from components.rendering.config import DigitsConfig
 from components.training import distributed
 from tests.training.learner import CONFIG, work
 from tests.training.test_loop import CHECKPOINTS, saved_steps, weights_hash

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from components.digits import DigitsConfig
-from components.digits.layouts import imagenet, inaturalist
+from components.datasets.imagenet import digits as imagenet
+from components.datasets.inaturalist import digits as inaturalist
+from components.rendering.config import DigitsConfig
 from components.vision.decoding import Pixels
 from tests.vision.detection_world import write_world
 

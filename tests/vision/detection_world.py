@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from components.digits import DigitsConfig, PicturesConfig
-from components.digits.layouts import cityscapes, coco, lvis, voc
+from components.datasets.cityscapes import digits as cityscapes
+from components.datasets.coco import digits as coco
+from components.datasets.lvis import digits as lvis
+from components.datasets.voc import digits as voc
+from components.rendering.config import DigitsConfig, PicturesConfig
 
 SMALL = DigitsConfig(pictures=PicturesConfig(train=60, val=20))
 LAYOUTS = {

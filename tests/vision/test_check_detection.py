@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.vision.check import check_data
+from components.datasets.check import check_data
 
 FOLDERS = {
     **{kind: kind for kind in ("coco", "lvis", "voc", "cityscapes")},
@@ -232,13 +232,15 @@ def test_faults_of_voc_are_found(spoiled: Path) -> None:
         f"{xml}/000004.xml: is not a VOC annotation",
         f"{xml}/000005.xml: cannot be read: No such file",
         "VOC2007/JPEGImages/000006.jpg [000006]: is empty",
-        "VOC2007 test [000007]: 1 images are in what is trained on and in what is measured",
+        "VOC2007/test [VOC2007/JPEGImages/000007.jpg]: 1 of its images are in VOC2007/trainval and "
+        "VOC2012/trainval, too",
     ):
         assert sum(fault.startswith(message) for fault in faults) == 1, (message, faults)
     assert len(faults) == 6
     faults = faults_of("voc_segmentation", spoiled)
     assert "VOC2012/SegmentationClass/2008_000001.png: does not exist" in faults
-    assert any(fault.startswith("train_aug of segmentation") for fault in faults)
+    (shared,) = (fault for fault in faults if "too, which is trained on" in fault)
+    assert shared.startswith("val [JPEGImages/2008_0000") and "in train_aug, too" in shared
     (segmentation / "train_aug.txt").unlink()
     assert any("10,582" in fault for fault in faults_of("voc_segmentation", spoiled))
 
@@ -284,7 +286,7 @@ def test_a_half_unpacked_download_is_found(spoiled: Path) -> None:
 
 def test_checking_detection_imports_no_heavy_library(world: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from components.vision.check import check_data; "
+        "import sys; from pathlib import Path; from components.datasets.check import check_data; "
         f"root = Path({str(world)!r}); "
         "[check_data(kind, root / folder) for kind, folder in "
         f"{list(FOLDERS.items())!r}]; "

@@ -10,31 +10,27 @@ import pytest
 from PIL import Image
 
 from components.core.errors import DataError
-from components.vision.datasets import rle
-from components.vision.datasets.cityscapes import (
-    CLASSES,
-    THINGS,
-    read_cityscapes,
-    read_cityscapes_segmentation,
-)
-from components.vision.datasets.coco import (
-    flip_pairs,
-    read_coco,
-    read_densepose,
-    read_keypoints,
-)
-from components.vision.datasets.densepose import (
+from components.datasets.cityscapes.digits import THINGS
+from components.datasets.coco.geometry import (
+    EVALUATION_GEOMETRY,
     geometry_folder,
     read_distances,
     read_geometry,
     read_mirroring,
 )
-from components.vision.datasets.instances import Instances
-from components.vision.datasets.layout import EVALUATION_GEOMETRY
-from components.vision.datasets.lvis import read_lvis
-from components.vision.datasets.masks import read_values
-from components.vision.datasets.voc import read_voc, read_voc_segmentation
+from components.datasets.instances import Instances, flip_pairs
+from components.vision import rle
 from components.vision.decoding import read_image
+from components.vision.masks import read_values
+from tests.vision.readers import (
+    read_cityscapes,
+    read_coco,
+    read_densepose,
+    read_keypoints,
+    read_lvis,
+    read_set,
+    read_voc,
+)
 
 
 @pytest.fixture
@@ -202,7 +198,7 @@ def test_voc_segmentation_has_the_classes_of_detection(world: Path) -> None:
     root = world / "voc"
     boxes = {image.image_id: image for image in read_voc(root, ["2012/trainval"])}
     for split, count, ignored in (("train", 7, True), ("val", 10, True), ("train_aug", 30, False)):
-        images = read_voc_segmentation(root, split)
+        images = read_set("voc", root, split)
         assert len(images) == count
         assert images.classes[0] == "background" and len(images.classes) == 11
         for index in range(len(images)):
@@ -216,7 +212,7 @@ def test_voc_segmentation_has_the_classes_of_detection(world: Path) -> None:
 def test_cityscapes_instances_agree_with_its_classes(world: Path) -> None:
     root = world / "cityscapes"
     images = read_cityscapes(root, "train")
-    classes = read_cityscapes_segmentation(root, "train")
+    classes = read_set("cityscapes", root, "train")
     assert len(images) == len(classes) == 30
     assert images.categories.names == THINGS
     for index, image in enumerate(images):
@@ -231,7 +227,7 @@ def test_cityscapes_instances_agree_with_its_classes(world: Path) -> None:
         classes.classes[one] for index in range(30) for one in np.unique(classes.labels(index))
     }
     assert {"road", "building", "sky", "pole", "traffic sign", *THINGS} == names
-    assert images.crowd.any() and len(CLASSES) == 19
+    assert images.crowd.any() and len(classes.classes) == 19
 
 
 @pytest.mark.parametrize(
@@ -395,7 +391,7 @@ def test_voc_faults_are_named(world: Path, tmp_path: Path) -> None:
         read_voc(tmp_path, ["2007/test"])
     (tmp_path / "VOC2012/ImageSets/Segmentation/train_aug.txt").unlink()
     with pytest.raises(DataError, match="10,582"):
-        read_voc_segmentation(tmp_path, "train_aug")
+        read_set("voc", tmp_path, "train_aug")
     with pytest.raises(DataError, match="leftImg8bit"):
         read_cityscapes(tmp_path, "train")
 
@@ -439,12 +435,12 @@ def test_what_is_no_picture_of_instances_is_refused(
 def test_numbers_for_training_are_no_labels_of_cityscapes(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "cityscapes", tmp_path, dirs_exist_ok=True)
     path = sorted(tmp_path.glob("gtFine/train/*/*_labelIds.png"))[0]
-    labels = read_cityscapes_segmentation(tmp_path, "train").labels(0)
+    labels = read_set("cityscapes", tmp_path, "train").labels(0)
     labels[0, :2] = 18, 255  # 255 is what does not count, in such a picture
     Image.fromarray(labels).save(path)
     read_values.cache_clear()
     with pytest.raises(DataError, match=rf"{path.name}: no number over 18 but 255"):
-        read_cityscapes_segmentation(tmp_path, "train").labels(0)
+        read_set("cityscapes", tmp_path, "train").labels(0)
 
 
 def test_geometry_measures_the_sheet(world: Path) -> None:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from components.core.errors import DataError
-from components.vision.check import check_data
+from components.datasets.check import check_data
 from components.vision.decoding import read_image
-from components.vision.image_sets import Names, read_image_set, read_images
+from components.vision.image_sets import Names
+from tests.vision.readers import read_image_set, read_images
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20)))

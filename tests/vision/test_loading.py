@@ -19,10 +19,11 @@ from components.vision.config import (
     moco_v2,
 )
 from components.vision.device import finish_views
-from components.vision.image_sets import ImageSet, read_image_set
+from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader, make_loader
 from components.vision.quarantine import Quarantine
 from components.vision.sampling import EpochSampler
+from tests.vision.readers import read_image_set
 
 IN_PROCESS = LoaderConfig(workers=0, max_corrupt_fraction=0.1)
 

@@ -7,7 +7,7 @@ import pytest
 import structlog
 from PIL import Image
 
-from components.vision.datasets.semantic import palette
+from components.datasets.semantic import palette
 from components.vision.pictures import LARGEST, drawing, write_sheet
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,21 +19,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.core.dataset import find_dataset
 from components.core.errors import DataError
+from components.datasets.check import check_data
+from components.datasets.instances import flip_pairs
+from components.datasets.loading import detection_reader, image_reader, segmentation_reader
 from components.detection.coco import mask_rcnn_fpn
 from components.detection.data import TestData
-from components.detection.splits import read_parts
 from components.detection.views import View, Wanted, show_instances
-from components.digits import DigitsConfig, PicturesConfig
-from components.digits.layouts import imagenet, inaturalist
-from components.segmentation import Data
-from components.segmentation.data import read_set, whole_images
-from components.vision.check import check_data
+from components.rendering.config import DigitsConfig, PicturesConfig
+from components.segmentation.data import whole_images
 from components.vision.config import LoaderConfig
-from components.vision.datasets.coco import flip_pairs
 from components.vision.decoding import read_image
-from components.vision.formats import ImageKind
-from components.vision.image_sets import read_image_set
 from tests.vision.detection_world import write_world
 
 FEW = DigitsConfig(
@@ -56,9 +53,9 @@ VALUES: tuple[Any, ...] = (
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every layout, small; not to be changed."""
     folder = write_world(tmp_path_factory.mktemp("small"), FEW)
-    for name, write in (("imagenet", imagenet.write), ("inaturalist", inaturalist.write)):
+    for name in ("imagenet", "inaturalist", "ade20k"):
         (folder / name).mkdir()
-        write(FEW, folder / name)
+        find_dataset(name).load_writer()(FEW, folder / name)
     return folder
 
 
@@ -116,9 +113,9 @@ def change_json(document: Any, seed: int, value: Any) -> str:
     return f"{kind} {path} {value!r}"
 
 
-def draw_detection(task: Any, root: Path) -> None:
-    """Read both parts of a task's data, and draw every image with all that it shows."""
-    for images in read_parts(task, root):
+def draw_detection(name: str, root: Path) -> None:
+    """Read both splits, and draw every image with all that it shows."""
+    for images in detection_reader(name).read_both(root):
         pairs = flip_pairs(images.categories.keypoints) if images.keypoints is not None else None
         wanted = Wanted(images.mask is not None, pairs, images.surface is not None)
         shown = TestData(images, mask_rcnn_fpn().derive(test_side=64, longer_side=128))
@@ -129,25 +126,25 @@ def draw_detection(task: Any, root: Path) -> None:
             show_instances(image, View(image.height, image.width), wanted)
 
 
-def draw_segmentation(dataset: Data, splits: Sequence[str], root: Path) -> None:
-    """Read all lists, and every image with its labels."""
-    for split in splits:
-        for _ in whole_images(read_set(dataset, root, split), LoaderConfig(workers=0)).epoch(0):
+def draw_segmentation(name: str, root: Path) -> None:
+    """Read all lists, two of them together, and every image with its labels."""
+    reader = segmentation_reader(name)
+    reader.read_both(root)
+    for split in (reader.training, *reader.further, reader.validation):
+        images = reader.read(root, split)
+        for _ in whole_images(images, LoaderConfig(workers=0)).epoch(0):
             pass
 
 
 def draw_cityscapes(root: Path) -> None:
     """Read what both its tasks read, which one check looks at."""
     draw_detection("cityscapes", root)
-    draw_segmentation("cityscapes", ("train", "val"), root)
+    draw_segmentation("cityscapes", root)
 
 
-def draw_images(kind: ImageKind, root: Path) -> None:
-    """Read both splits, whose classes must be the same, and every image."""
-    train, val = (read_image_set(kind, root, split) for split in ("train", "val"))
-    if train.classes != val.classes:
-        raise DataError("other classes")
-    for images in (train, val):
+def draw_images(name: str, root: Path) -> None:
+    """Read both splits, and every image."""
+    for images in image_reader(name).read_both(root):
         for index in range(len(images)):
             read_image(images.path(index))
 
@@ -252,8 +249,9 @@ def spoil_file(root: Path, file: Path, draw: random.Random) -> str:
         (
             "voc_segmentation",
             "voc",
-            lambda root: draw_segmentation("voc", ("train", "val", "train_aug"), root),
+            lambda root: draw_segmentation("voc", root),
         ),
+        ("ade20k", "ade20k", lambda root: draw_segmentation("ade20k", root)),
         ("cityscapes", "cityscapes", draw_cityscapes),
     ],
 )

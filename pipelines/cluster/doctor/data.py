@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from components.core.errors import ExitCode
-from components.vision.check import Fault
+from components.datasets.findings import Fault
 from pipelines.backends.cluster import DIGEST, pvc_parameter
 from pipelines.backends.component import mount_path
 from pipelines.cluster.doctor.findings import (

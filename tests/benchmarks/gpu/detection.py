@@ -16,11 +16,11 @@ from components.detection.interface import build_detector
 from components.detection.libraries import Library
 from components.detection.train import head_of
 from components.vision.backbones import build_backbone
-from components.vision.datasets.coco import read_coco
 from tests.benchmarks import _detection_peers as stock
 from tests.benchmarks._coco import HEIGHT, WIDTH, write_instances
 from tests.benchmarks.gpu._measure import Rate, ours, peers, row, skipped
 from tests.benchmarks.input_pipeline import IMAGES, write_photographs
+from tests.vision.readers import read_coco
 
 SPLIT = "train2017"
 C4 = mask_rcnn_c4()

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from components.detection.interface import Detector, Prediction
+from components.detection.interface import Detector
 from components.detection.libraries.torchvision.detector import paste_masks, to_prediction
 from components.detection.model import ModelConfig
 from components.training.learner import Batch
+from components.vision.prediction import Prediction
 from tests.detection.torchvision.making import KINDS, SMALL, detector, scenes
 
 STRETCH = (1.5, 2.0)  # down and across

@@ -11,12 +11,13 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
-from components.detection.interface import Detector, Head, Prediction, split_counts
+from components.detection.interface import Detector, Head, split_counts
 from components.detection.libraries.detectron2 import backbones, heads
 from components.detection.libraries.detectron2.config import to_cfg
 from components.detection.model import ModelConfig
 from components.training.learner import Batch, Losses
 from components.vision.backbones import read_card
+from components.vision.prediction import Prediction
 
 REGISTERED = (backbones, heads)  # what detectron2 finds by name
 

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from components.detection.interface import Detector, Prediction, normalise, split_counts
+from components.detection.interface import Detector, normalise, split_counts
 from components.detection.libraries.torchvision.features import Features
 from components.detection.libraries.torchvision.proposals import Proposals
 from components.detection.libraries.torchvision.regions import Found, Regions
 from components.detection.libraries.torchvision.surface import read_surface
 from components.training.learner import Batch, Losses
 from components.vision.architectures import BackboneCard
+from components.vision.prediction import Prediction
 
 MULTIPLE = 32
 """Sides are padded to multiples of it, so that each map is half of the one before."""

@@ -11,10 +11,11 @@ from torchvision.ops import box_iou
 from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
 from components.detection.libraries.torchvision.features import Features
 from components.detection.model import GROUPS, ModelConfig
+from components.evaluation.body import FINE_PARTS
 from components.training.learner import Batch
 
-PARTS = 25
-"""24 parts and background."""
+PARTS = FINE_PARTS + 1
+"""Of the surface, and the background."""
 CONVOLUTIONS = 8
 OVERLAP = 0.7
 """Regions learn that overlap an annotated instance by more than this."""

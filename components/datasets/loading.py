@@ -1,0 +1,45 @@
+"""Loads what reads a data set, by name."""
+
+from components.core.dataset import Kind, find_dataset
+from components.core.errors import UsageError
+from components.datasets.interface import (
+    DetectionReader,
+    ImageReader,
+    SegmentationReader,
+)
+
+_IMAGES: tuple[Kind, ...] = ("classification", "images")
+
+
+def image_reader(name: str) -> ImageReader:
+    """Return what reads images, with classes or without.
+
+    Raises:
+        UsageError: if there is no such data set, or a package that it needs is missing.
+    """
+    declared = find_dataset(name)
+    kind = next((one for one in _IMAGES if one in declared.readers), None)
+    if kind is None:
+        raise UsageError(f"data set {name} is for {' and '.join(declared.readers)}, not for images")
+    found: ImageReader = declared.load(kind)
+    return found
+
+
+def detection_reader(name: str) -> DetectionReader:
+    """Return what reads images with instances.
+
+    Raises:
+        UsageError: as `image_reader`.
+    """
+    found: DetectionReader = find_dataset(name, "detection").load("detection")
+    return found
+
+
+def segmentation_reader(name: str) -> SegmentationReader:
+    """Return what reads images with a class for every pixel.
+
+    Raises:
+        UsageError: as `image_reader`.
+    """
+    found: SegmentationReader = find_dataset(name, "segmentation").load("segmentation")
+    return found

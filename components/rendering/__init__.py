@@ -1,0 +1,1 @@
+"""Renders real handwritten digits into scenes and pictures: the miniature world."""

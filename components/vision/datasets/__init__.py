@@ -1,1 +1,0 @@
-"""Readers of detection and segmentation data sets: columns in memory, masks decoded when asked."""
