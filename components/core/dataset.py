@@ -111,8 +111,9 @@ def find_dataset(name: str, kind: Kind | None = None) -> Dataset:
     if len(found) != 1:
         names = [one.name for one in fitting]
         told = f" for {kind}" if kind else ""
+        hint = nearest(name, names)
         raise UsageError(
-            f"no data set{told} is called {name!r}{nearest(name, names)}; there are "
+            f"no data set{told} is called {name!r}{f'{hint} There' if hint else '; there'} are "
             f"{', '.join(names)}"
         )
     return found[0]

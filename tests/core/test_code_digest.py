@@ -311,7 +311,7 @@ def changed(project: Path, file: str) -> Callable[[], None]:
             "segmentation",
             {"dataset": "voc"},
             {"voc/segmentation.py", "voc/lists.py", "interface.py"},
-            {"voc/detection.py", "voc/digits.py", "cityscapes/cityscapes.py"},
+            {"voc/detection.py", "voc/digits.py", "cityscapes/labels.py"},
         ),
         (
             "pretrain",

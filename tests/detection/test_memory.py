@@ -78,8 +78,8 @@ def test_a_tiny_set_is_memorised_and_measured_alike_again(
     if task == "lvis":  # its own annotations say which classes are rare
         assert values.keys() & {"mask_APr", "mask_APc", "mask_APf"}
     if task == "coco":
-        with pytest.raises(DataError, match="trained for coco, the task is keypoints"):
+        with pytest.raises(DataError, match="trained on coco, the dataset is keypoints"):
             evaluate(tmp_path / "other", data, "keypoints", **model)
-        with pytest.raises(DataError, match=r"made by detection\.coco, the task is lvis"):
+        with pytest.raises(DataError, match=r"made on coco, the dataset is lvis"):
             predictions = run.folder / "predictions"
             evaluate(tmp_path / "task", data, "lvis", predictions=predictions)

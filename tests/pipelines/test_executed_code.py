@@ -26,6 +26,8 @@ COMPONENTS = Path(components.__path__[0])
 MEASURED_ONCE = [Setting(f"detection.{name}", "evaluations", "1") for name in DETECTORS]
 ONCE = replace(EVERY_STAGE, settings=(*EVERY_STAGE.settings, *MEASURED_ONCE))
 LEFT_OUT = "\nIN_CODE_DIGEST = False"
+FINDERS = {"core/dataset.py", "datasets/__init__.py"}
+"""What a stage that names no data set executes only to take its own digest."""
 EVALUATIONS: Mapping[str, Mapping[str, str]] = {
     "detection.evaluate": {
         "data": "digits/coco",
@@ -142,11 +144,11 @@ def test_the_digest_moves_with_whatever_a_stage_executes(
         if digest() == before:
             still.add(file)
         path.write_bytes(content)
-    assert still == {
-        file
-        for file in executed[stage]
-        if left_out(project / file) or declares_others(file, config)
-    }
+    unmoved = {file for file in executed[stage] if left_out(project / file)}
+    if not config.layouts():
+        unmoved |= FINDERS & executed[stage]
+    assert unmoved <= still
+    assert all(declares_others(file, config) for file in still - unmoved), still
     assert digest() == before
 
 
