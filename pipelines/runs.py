@@ -15,9 +15,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.config import nearest
-from components.core.errors import DataError, UsageError
+from components.core.errors import DataError, NotWritableError, UsageError
 from components.core.stage import Port
-from components.core.store import is_remote, open_store
 from pipelines.plan import Plan, read_plan
 
 PLAN, RECORD, STATUS, LOG, STATE, LOCK = (
@@ -250,6 +249,26 @@ def runs_folder() -> Path:
     return Path(os.environ.get("MOCO_RUNS") or "runs").absolute()
 
 
+def writable_runs_folder() -> Path:
+    """Return the folder of the runs, made if need be.
+
+    Raises:
+        NotWritableError: if it cannot be written.
+    """
+    runs = runs_folder()
+    probe = runs / ".writable"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise NotWritableError(
+            f"the folder of the runs, {runs}, cannot be written ({error.strerror}); "
+            "MOCO_RUNS names another one"
+        ) from None
+    return runs
+
+
 def create_run(
     runs: Path,
     plan: Plan,
@@ -314,43 +333,6 @@ def unfinished_run(
         if record.parent == parent and record.mounts == mounts and run.plan_text == text:
             return None if record.state == "finished" else run
     return None
-
-
-def find_run(name: str, runs: Path) -> Run:
-    """Find a run by path or URL, by id or its beginning, or by recipe (the newest but reruns).
-
-    Raises:
-        UsageError: if there is none, naming the nearest, or if there are several.
-    """
-    if is_remote(name):
-        from pipelines.cluster.bucket import open_bucket_run  # which reads runs with this module
-
-        return open_bucket_run(name, open_store(name), runs)
-    if (Path(name) / RECORD).is_file():
-        return Run(Path(name).absolute())
-    if (runs / name / RECORD).is_file():
-        return Run(runs / name)
-    found = all_runs(runs)
-    for run in found:
-        if name == run.record.plan and run.record.parent is None:
-            return run
-    matches = [run for run in found if run.id.startswith(name)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UsageError(
-            f"{name!r} is the beginning of {len(matches)} runs: "
-            + ", ".join(run.id for run in matches[:5])
-        )
-    if not found:
-        raise UsageError(
-            f"there is no run in {runs}: `moco run RECIPE` makes one; "
-            "MOCO_RUNS names another folder of runs"
-        )
-    names = {run.id for run in found} | {run.record.plan for run in found}
-    raise UsageError(
-        f"no run in {runs} is called {name!r}{nearest(name, names)}; `moco status` lists the runs"
-    )
 
 
 def write_record(path: Path, record: BaseModel) -> None:

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from components.core.config import Config
 from components.core.errors import DataError
 from components.detection.config import DatasetName
-from components.detection.interface import Detector, Head, build_detector
+from components.detection.interface import Detector, Head
 from components.detection.libraries import Library
+from components.detection.libraries.building import build_detector
 from components.detection.model import ModelConfig
 from components.vision.architectures import MODEL_CARD, BackboneCard
 from components.vision.backbones import load_weights, read_card, read_tensors

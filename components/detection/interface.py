@@ -28,13 +28,10 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from components.detection.libraries import Library
-from components.detection.model import ModelConfig
 from components.training.learner import Batch, Losses
 from components.vision.prediction import Prediction
 
@@ -69,26 +66,6 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> Sequence[Prediction]:
         """Return what is in each image; in evaluation mode, without gradients."""
-
-
-def build_detector(library: Library, model: ModelConfig, backbone: Path, head: Head) -> Detector:
-    """Build a detector; everything but the backbone is drawn from torch's random state.
-
-    Args:
-        library: Which builds it.
-        model: What it is.
-        backbone: The artifact of `convert`.
-        head: What the data asks for.
-
-    Raises:
-        DataError: if the backbone is damaged, BGR, or of an architecture that does not fit.
-        ConfigError: if the library is not installed, or lacks a part of the model.
-    """
-    if library == "detectron2":
-        from components.detection.libraries.detectron2 import build
-    else:
-        from components.detection.libraries.torchvision import build
-    return build(model, backbone, head)
 
 
 def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -19,8 +19,9 @@ from components.datasets.results import Measured, Results
 from components.detection.config import DetectionConfig
 from components.detection.data import Batch, test_loader, training_loader
 from components.detection.detectors import DetectorCard, TrainedDetector, write_detector
-from components.detection.interface import Detector, Head, build_detector
+from components.detection.interface import Detector, Head
 from components.detection.libraries import Library, resolve, told
+from components.detection.libraries.building import build_detector
 from components.detection.pictures import draw_predictions
 from components.detection.predict import Predicted, predict
 from components.detection.splits import need_masks

@@ -2,129 +2,21 @@
 
 import sys
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Protocol, TextIO
+from typing import TextIO
 
+from pipelines.backends.live import LiveDisplay
 from pipelines.backends.machine import Machine
-from pipelines.logs import Event, measured
-from pipelines.runs import DONE, Run, StepStatus
-from pipelines.words import duration, number
+from pipelines.backends.progress import MARKS, Display, Tally, bar_text, failure_lines, outcome
+from pipelines.logs import Event
+from pipelines.runs import Run, StepStatus
+from pipelines.words import number
 
 EVERY = 30.0  # seconds between two plain lines of one step
-MARKS = {
-    "finished": "✓",
-    "reused": "=",
-    "failed": "✗",
-    "skipped": "-",
-    "interrupted": "!",
-    "running": "▸",
-    "waiting": "·",
-}
-
-
-class Display(Protocol):
-    """What is told how a run goes."""
-
-    def start(self, run: Run, machine: Machine | None = None) -> None:
-        """Begin; the machine is that of a run that this process executes."""
-
-    def changed(self, step: str, status: StepStatus) -> None:
-        """Take note that a step has another state."""
-
-    def progressed(self, step: str, event: Event) -> None:
-        """Take note of a line in a step's log."""
-
-    def note(self, words: str) -> None:
-        """Tell something about the run as a whole."""
-
-    def tick(self) -> None:
-        """Draw, if it is time to."""
-
-    def stop(self) -> None:
-        """End."""
 
 
 def display_for(stream: TextIO) -> Display:
     """Return the display that suits a stream."""
-    if stream.isatty():
-        from pipelines.backends.live import LiveDisplay
-
-        return LiveDisplay(stream)
-    return PlainDisplay(stream)
-
-
-@dataclass
-class Tally:
-    """Counts the steps of a run by state."""
-
-    total: int = 0
-    states: dict[str, str] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def of(cls, run: Run, machine: Machine | None) -> "Tally":
-        """Begin to count: the time from now on, or that of a run which somebody else executes."""
-        record = run.record
-        tally = cls(len(record.steps))
-        if machine is None:
-            tally.started -= ((record.ended or datetime.now(UTC)) - record.created).total_seconds()
-        return tally
-
-    def count(self, *states: str) -> int:
-        """Return how many steps are in one of some states."""
-        return sum(state in states for state in self.states.values())
-
-    def __str__(self) -> str:
-        parts = [f"{self.count(*DONE)} of {number(self.total, 'step')} done"]
-        for words, states in (
-            ("running", ["running"]),
-            ("failed", ["failed"]),
-            ("skipped", ["skipped"]),
-            ("interrupted", ["interrupted"]),
-        ):
-            if count := self.count(*states):
-                parts.append(f"{count} {words}")
-        parts.append(duration(time.monotonic() - self.started))
-        return ", ".join(parts)
-
-
-def outcome(step: str, status: StepStatus, width: int) -> str:
-    """Return the line of a step that has come to an end."""
-    line = f"{MARKS[status.state]} {step:<{width}}  {status.state}"
-    if status.state == "reused":
-        return f"{line} {reused_from(status)}"
-    if status.state == "finished":
-        line += f" in {duration(status.seconds)}"
-        if status.left_out:
-            line += f", without {number(len(status.left_out), 'input')} that failed"
-        return line
-    if status.state == "skipped":
-        return f"{line}: {status.reason}"
-    if status.state == "failed":
-        line += f" with exit code {status.exit_code} after {duration(status.seconds)}"
-    return line
-
-
-def reused_from(status: StepStatus) -> str:
-    """Say where the artifacts of a reused step come from."""
-    return f"from {status.origin}" if status.origin else status.reason
-
-
-def failure_lines(status: StepStatus) -> str:
-    """Return the last lines of a failed step, indented."""
-    return "\n".join(f"    {line}" for line in status.reason.splitlines())
-
-
-def bar_text(event: Event) -> str:
-    """Return progress in words: `120/640 steps (19 %)  loss=1.93`."""
-    done, total = event.get("done"), event.get("total")
-    parts = []
-    if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
-        unit = event.get("unit", "")
-        parts.append(f"{done:g}/{total:g} {unit} ({100 * done / total:.0f} %)".replace("  ", " "))
-    parts.append(measured(event))
-    return "  ".join(part for part in parts if part)
+    return LiveDisplay(stream) if stream.isatty() else PlainDisplay(stream)
 
 
 class PlainDisplay:

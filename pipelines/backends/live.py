@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.backends.display import MARKS, Tally, failure_lines, outcome
 from pipelines.backends.machine import Machine
+from pipelines.backends.progress import MARKS, Tally, failure_lines, outcome
 from pipelines.logs import Event, measured
 from pipelines.runs import Run, StepStatus
 from pipelines.words import duration, number

@@ -14,10 +14,10 @@ from types import FrameType
 from components.core.errors import ExitCode
 from components.core.stage import Mount
 from components.core.stage import Source as StageSource
-from pipelines.backends.display import Display
 from pipelines.backends.forecast import estimate_step, remaining_seconds
 from pipelines.backends.machine import Machine
 from pipelines.backends.process import StepProcess, describe_exit
+from pipelines.backends.progress import Display
 from pipelines.backends.reuse import (
     Ingredients,
     ReuseIndex,

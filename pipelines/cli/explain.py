@@ -16,8 +16,9 @@ from pipelines.cells import Cell, find_cell, report_config_of, table_of
 from pipelines.cli.options import Json, RunName
 from pipelines.cli.output import print_json, say, tell
 from pipelines.cluster.pull import ensure_metrics
+from pipelines.find import find_run
 from pipelines.plan import Output
-from pipelines.runs import find_run, runs_folder
+from pipelines.runs import runs_folder
 from pipelines.words import number, size
 
 DIGITS = 16  # of a hash, for people; --json has all

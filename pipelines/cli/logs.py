@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from components.core.errors import ClusterError, MocoError, StoreError
 from pipelines.cli.options import ClusterValues, RunName, StepName, cluster_of
 from pipelines.cli.output import say, tell
+from pipelines.find import find_run
 from pipelines.logs import ATTEMPT, Event, LogFollower, read_log, show_event
-from pipelines.runs import Run, find_run, runs_folder
+from pipelines.runs import Run, runs_folder
 
 if TYPE_CHECKING:
     from pipelines.cluster.connection import Cluster

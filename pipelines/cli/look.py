@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from components.core.errors import ClusterError, ExitCode, UsageError
-from pipelines.backends.display import MARKS, Display, display_for, reused_from
+from pipelines.backends.display import display_for
+from pipelines.backends.progress import MARKS, Display, reused_from
 from pipelines.cli.options import ClusterValues, Json, RunName, cluster_of
 from pipelines.cli.output import print_json, print_table, say, tell
+from pipelines.find import find_run
 from pipelines.logs import LogFollower
-from pipelines.runs import (
-    DONE,
-    RECORD,
-    Run,
-    RunRecord,
-    StepStatus,
-    all_runs,
-    find_run,
-    runs_folder,
-)
+from pipelines.runs import DONE, RECORD, Run, RunRecord, StepStatus, all_runs, runs_folder
 from pipelines.words import duration, number
 
 if TYPE_CHECKING:

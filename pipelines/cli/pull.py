@@ -20,7 +20,8 @@ from pipelines.cli.output import say, tell
 from pipelines.cluster.pull import Pulled, Selection, opener_of
 from pipelines.cluster.pull import pull as pull_run
 from pipelines.cluster.transfer import Watch
-from pipelines.runs import Run, find_run, runs_folder
+from pipelines.find import find_run
+from pipelines.runs import Run, runs_folder
 from pipelines.words import duration, number, size
 
 EVERY = 10.0  # seconds between two plain lines

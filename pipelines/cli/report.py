@@ -13,7 +13,8 @@ from pipelines.cli.output import say, tell
 from pipelines.cli.run import begin_run, execute_and_report
 from pipelines.cluster.pull import ensure_metrics
 from pipelines.derived import report_plan
-from pipelines.runs import find_run, runs_folder
+from pipelines.find import find_run
+from pipelines.runs import runs_folder
 
 
 def report(

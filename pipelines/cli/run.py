@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from components.core.config import not_installed
-from components.core.errors import ConfigError, DataError, ExitCode, NotWritableError, UsageError
+from components.core.errors import ConfigError, DataError, ExitCode, UsageError
 from components.report.results import read_report
 from pipelines.backends.display import display_for
 from pipelines.backends.local import execute
@@ -31,6 +31,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import console, say, tell
 from pipelines.derived import rerun_plan
+from pipelines.find import find_run
 from pipelines.plan import Output, Plan
 from pipelines.runs import (
     DONE,
@@ -39,10 +40,10 @@ from pipelines.runs import (
     Run,
     StepStatus,
     create_run,
-    find_run,
     forget_run,
     runs_folder,
     unfinished_run,
+    writable_runs_folder,
 )
 from pipelines.words import number
 
@@ -226,26 +227,6 @@ def execute_and_report(run: Run, sources: Sources, machine: Machine) -> int:
         if run.status(step.name).state in DONE:
             _print_report(run, step.name)
     return code
-
-
-def writable_runs_folder() -> Path:
-    """Return the folder of the runs, made if need be.
-
-    Raises:
-        NotWritableError: if it cannot be written.
-    """
-    runs = runs_folder()
-    probe = runs / ".writable"
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise NotWritableError(
-            f"the folder of the runs, {runs}, cannot be written ({error.strerror}); "
-            "MOCO_RUNS names another one"
-        ) from None
-    return runs
 
 
 def _machine_for(plan: Plan, jobs: int | None) -> Machine:

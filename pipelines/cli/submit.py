@@ -17,11 +17,11 @@ from pipelines.cli.options import (
     pairs,
 )
 from pipelines.cli.output import say, tell
-from pipelines.cli.run import writable_runs_folder
 from pipelines.cluster.connection import Cluster
 from pipelines.derived import fill_plan
+from pipelines.find import find_run
 from pipelines.plan import Plan
-from pipelines.runs import LOCK, Parent, Run, find_run, runs_folder
+from pipelines.runs import LOCK, Parent, Run, runs_folder, writable_runs_folder
 from pipelines.words import number
 
 Claims = Annotated[

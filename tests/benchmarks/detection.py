@@ -18,8 +18,8 @@ import torch
 from components.convert.conversion import write_backbone
 from components.detection.coco import CocoConfig, mask_rcnn_fpn
 from components.detection.data import Batch, training_loader
-from components.detection.interface import build_detector
 from components.detection.libraries import Library
+from components.detection.libraries.building import build_detector
 from components.detection.train import head_of
 from components.training.learner import Learner
 from components.training.loop import train

@@ -96,7 +96,11 @@ def _torchvision(folder: Path) -> Prepared:
 
 READERS = {"ours": _ours, "detectron2": _detectron2, "torchvision": _torchvision}
 IMPORTS = {
-    "ours": ("components.detection.data", "components.datasets.loading", "components.datasets.coco.instances"),
+    "ours": (
+        "components.detection.data",
+        "components.datasets.loading",
+        "components.datasets.coco.instances",
+    ),
     "detectron2": ("detectron2.data", "pycocotools.coco"),
     "torchvision": ("torchvision.datasets", "pycocotools.coco"),
 }

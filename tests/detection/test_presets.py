@@ -14,8 +14,8 @@ from components.core.stage import load_stage
 from components.datasets.loading import detection_reader
 from components.detection import cityscapes, coco, lvis, voc
 from components.detection.data import test_loader, training_loader
-from components.detection.interface import build_detector
 from components.detection.libraries import resolve
+from components.detection.libraries.building import build_detector
 from components.detection.train import head_of
 from components.training.schedule import lr_factor
 from tests.detection.making import DATA, PRESETS

@@ -15,8 +15,9 @@ from components.core.main import Job, execute
 from components.core.stage import Mount, load_stage
 from components.detection.config import DetectionConfig
 from components.detection.evaluate import EvaluateConfig
-from components.detection.interface import Head, build_detector
+from components.detection.interface import Head
 from components.detection.libraries import resolve
+from components.detection.libraries.building import build_detector
 from components.detection.measure import run as measure
 from components.detection.model import ModelConfig
 from components.detection.train import detect

@@ -12,7 +12,8 @@ PROBE = """\
 import importlib.metadata, json, pathlib, tempfile
 import densepose, detectron2, torch
 from components.convert.conversion import write_backbone
-from components.detection.interface import Head, build_detector
+from components.detection.interface import Head
+from components.detection.libraries.building import build_detector
 from components.detection.libraries import resolve
 from components.detection.model import ModelConfig
 from components.vision.backbones import random_backbone

@@ -10,7 +10,8 @@ import pytest
 from components.core.errors import ExitCode
 from components.report.results import read_report
 from pipelines.__main__ import main
-from pipelines.runs import Run, all_runs, find_run
+from pipelines.find import find_run
+from pipelines.runs import Run, all_runs
 
 Capture = pytest.CaptureFixture[str]
 RUN = ["run", "toys", "--scale", "digits", "--trials", "2"]

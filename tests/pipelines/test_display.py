@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from components.core.stage import Stage
-from pipelines.backends.display import Display, PlainDisplay, display_for
+from pipelines.backends.display import PlainDisplay, display_for
 from pipelines.backends.live import LiveDisplay
 from pipelines.backends.machine import Machine
+from pipelines.backends.progress import Display
 from pipelines.logs import LogFollower, last_lines, show_event
 from pipelines.plan import Plan
 from pipelines.runs import Run, StepStatus, create_run

@@ -16,8 +16,9 @@ from pipelines.cluster.bucket import open_bucket_run
 from pipelines.cluster.places import places
 from pipelines.cluster.pull import opener_of, pull
 from pipelines.derived import report_plan, rerun_plan
+from pipelines.find import find_run
 from pipelines.recipes import Options, build_plan, load_recipe
-from pipelines.runs import PLAN, RECORD, Parent, Run, find_run
+from pipelines.runs import PLAN, RECORD, Parent, Run
 from tests.pipelines.submitting import Bucket
 from tests.servers.minio import MinioServer
 

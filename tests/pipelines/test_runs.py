@@ -10,16 +10,9 @@ import pytest
 
 from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
+from pipelines.find import find_run
 from pipelines.plan import Plan
-from pipelines.runs import (
-    Parent,
-    Run,
-    StepStatus,
-    all_runs,
-    create_run,
-    find_run,
-    unfinished_run,
-)
+from pipelines.runs import Parent, Run, StepStatus, all_runs, create_run, unfinished_run
 
 pytestmark = pytest.mark.usefixtures("world")
 

@@ -11,10 +11,12 @@ import pytest
 from components.core.errors import ExitCode
 from components.core.stage import Stage
 from pipelines.__main__ import main
-from pipelines.backends.display import Display, PlainDisplay
+from pipelines.backends.display import PlainDisplay
 from pipelines.backends.live import LiveDisplay
+from pipelines.backends.progress import Display
+from pipelines.find import find_run
 from pipelines.plan import Plan
-from pipelines.runs import Run, StepStatus, create_run, find_run
+from pipelines.runs import Run, StepStatus, create_run
 
 pytestmark = pytest.mark.usefixtures("world")
 

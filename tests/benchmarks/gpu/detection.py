@@ -12,8 +12,8 @@ import torch
 from components.convert.conversion import write_backbone
 from components.detection.coco import CocoConfig, mask_rcnn_c4, mask_rcnn_fpn
 from components.detection.data import Batch, training_loader
-from components.detection.interface import build_detector
 from components.detection.libraries import Library
+from components.detection.libraries.building import build_detector
 from components.detection.train import head_of
 from components.vision.backbones import build_backbone
 from tests.benchmarks import _detection_peers as stock

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.core.errors import DataError
-from components.detection.interface import Head, build_detector
+from components.detection.interface import Head
+from components.detection.libraries.building import build_detector
 from components.detection.model import ModelConfig
 from components.vision.architectures import CARD, DETECTRON2_WEIGHTS, Architecture
 from components.vision.backbones import Backbone, feature_maps, load_backbone

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from components.detection.interface import Head, build_detector
+from components.detection.interface import Head
+from components.detection.libraries.building import build_detector
 from components.training.learner import Batch
 from components.vision.prediction import Prediction
 from tests.detection.detectron2.making import KEYPOINTS, SMALL, converted, scenes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.detection.interface import build_detector
+from components.detection.libraries.building import build_detector
 from tests.detection.detectron2.making import KINDS, converted, head_of, scenes
 
 pytest.importorskip("detectron2", reason="needs detectron2: make detectron2")

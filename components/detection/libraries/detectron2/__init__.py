@@ -10,7 +10,7 @@ from components.detection.model import ModelConfig
 
 
 def build(model: ModelConfig, backbone: Path, head: Head) -> Detector:
-    """Build a detector of detectron2; see `components.detection.interface.build_detector`.
+    """Build a detector of detectron2; see `components.detection.libraries.building.build_detector`.
 
     Raises:
         DataError: if the backbone is damaged, BGR, or of an architecture that does not fit.
