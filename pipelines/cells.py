@@ -11,6 +11,7 @@ from components.core.store import is_remote, local_path
 from components.report import ReportConfig, Table
 from pipelines.plan import Existing, Output, Plan, Source
 from pipelines.runs import DONE, Run
+from pipelines.tables import report_config, report_steps
 
 EXISTING = ".existing"
 """Folder, in a run's own, of the cells that it took from elsewhere and that were pulled."""
@@ -69,16 +70,16 @@ def cells_of(run: Run) -> dict[str, Cell]:
     """
     plan = run.plan
     origin = origin_of(run)
-    cells = {} if origin is None or plan.reports() else _cells(run, origin.plan, plan)
+    cells = {} if origin is None or report_steps(plan) else _cells(run, origin.plan, plan)
     return cells | _cells(run, plan, plan)
 
 
 def report_config_of(run: Run) -> ReportConfig:
     """Return the tables of a run, those of the run it came from if it has no report."""
     origin = origin_of(run)
-    if origin is not None and not run.plan.reports():
+    if origin is not None and not report_steps(run.plan):
         return report_config_of(origin)
-    return run.plan.report_config()
+    return report_config(run.plan)
 
 
 def find_cell(run: Run, name: str) -> Cell:
@@ -127,7 +128,7 @@ def origin_of(run: Run) -> Run | None:
 def _cells(run: Run, reports: Plan, plan: Plan) -> dict[str, Cell]:
     """Return the cells of a plan's reports that another plan, the run's own, fills."""
     cells = {}
-    for step in reports.reports():
+    for step in report_steps(reports):
         for port, source in step.sources():
             key = port.removeprefix("metrics.")
             if isinstance(source, Output) and source.step in plan.steps:

@@ -11,6 +11,7 @@ from components.report import Column, ReportConfig, Row, Table
 from pipelines.cells import Cell, cells_of, report_config_of
 from pipelines.plan import Existing, Output, Plan, Source
 from pipelines.runs import DONE, Run
+from pipelines.tables import filled_cells
 
 Places = Mapping[tuple[str, str], str]
 """URLs of a submitted run's finished artifacts, by step and port."""
@@ -138,7 +139,7 @@ def fill_plan(plan: Plan, earlier: Sequence[tuple[Run, Places]]) -> Plan:
 
 def _needed(plan: Plan, made: Collection[tuple[str, str]]) -> set[str]:
     """Return the steps that the empty cells need, given the outputs that exist."""
-    pending = [cell for cell in plan.cells().values() if (cell.step, cell.port) not in made]
+    pending = [cell for cell in filled_cells(plan).values() if (cell.step, cell.port) not in made]
     needed: set[str] = set()
     while pending:
         output = pending.pop()

@@ -9,8 +9,6 @@ from typing import Any
 from components.core.config import Config, nearest, parse_config
 from components.core.errors import ConfigError, UsageError
 from components.core.stage import NAME, Kind, Port, Stage, load_stage
-from components.report import STAGE as REPORT
-from components.report import ReportConfig
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,20 @@ Binding = Source | Mapping[str, Source]
 
 @dataclass(frozen=True)
 class Step:
-    """A stage with its config and the sources of its inputs.
-
-    `step.PORT` is the artifact that it makes there.
-    """
+    """A stage with its config and the sources of its inputs."""
 
     name: str
     stage: Stage[Any]
     config: Config
     inputs: Mapping[str, Binding]
 
-    def __getattr__(self, port: str) -> Output:
-        stage: Stage[Any] = self.__dict__.get("stage")  # type: ignore[assignment]
-        if stage is None or port not in stage.outputs:
-            raise AttributeError(port)
-        return Output(self.name, port, stage.outputs[port].kind)
+    def output(self, port: str) -> Output:
+        """Return the artifact that it makes.
+
+        Raises:
+            KeyError: if the stage has no such output.
+        """
+        return Output(self.name, port, self.stage.outputs[port].kind)
 
     def sources(self) -> Iterator[tuple[str, Source]]:
         """Yield every input as `(PORT or PORT.KEY, source)`."""
@@ -148,24 +145,6 @@ class Plan:
         if name not in self.steps:
             raise UsageError(f"no step is called {name!r}{nearest(name, self.steps)}")
         return self.steps[name]
-
-    def cells(self) -> dict[str, Output]:
-        """Return the report cells that the plan fills: cell key to metrics."""
-        return {
-            port.removeprefix("metrics."): source
-            for step in self.reports()
-            for port, source in step.sources()
-            if isinstance(source, Output)
-        }
-
-    def reports(self) -> list[Step]:
-        """Return the report steps."""
-        return [step for step in self.steps.values() if step.stage is REPORT]
-
-    def report_config(self) -> ReportConfig:
-        """Return the tables of the plan's report, or an empty report."""
-        configs = [step.config for step in self.reports() if isinstance(step.config, ReportConfig)]
-        return configs[-1] if configs else ReportConfig(scale=self.scale)
 
     def mounts(self) -> list[str]:
         """Return the names of the mounted data sets."""

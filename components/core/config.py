@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.errors import ConfigError
+from components.core.gpus import V100S, Gpus
 
 
 class Config(BaseModel):
@@ -28,6 +29,14 @@ class Config(BaseModel):
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of each data set by port, as `moco data check` calls it."""
         return {}
+
+    def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
+        """Estimate what the work takes at full scale, hours of GPUs; None if nobody knows.
+
+        Args:
+            gpus: Those that it gets; by default the paper's.
+        """
+        return None
 
     def requires(self) -> Mapping[str, str]:
         """Name packages that the work needs beyond its stage's own, each with the way to it.

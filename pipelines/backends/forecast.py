@@ -86,8 +86,7 @@ def forecast(
 def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -> Estimate:
     """Estimate a step by earlier runs of its stage at the same scale, else by what its config says.
 
-    A config may have a method `gpu_hours(gpus: Gpus) -> float`: what the work takes on GPUs of
-    a kind that was measured, or took the paper's authors.
+    That is what the work takes on GPUs of a kind that was measured, or took the paper's authors.
     """
     gpus = machine.gpus_for(step.stage.resources, scale)
     config = step.config.model_dump(mode="json")
@@ -99,12 +98,11 @@ def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -
         basis = "measured" if same else f"other runs of {step.stage.name}"
         return Estimate(seconds, _gpu_hours(same or entries), size, basis)
     expected = _expected_size(step) if scale == "full" else None
-    stated = getattr(step.config, "gpu_hours", None)
-    if stated is None or scale != "full":
+    cards = Gpus(machine.gpu_name, max(1, gpus))
+    hours = step.config.gpu_hours(cards)
+    if hours is None or scale != "full":
         trains = gpus or (step.stage.resources.gpus and scale == "full")
         return Estimate(None, None if trains else 0.0, expected, "unknown")
-    cards = Gpus(machine.gpu_name, max(1, gpus))
-    hours = float(stated(cards))
     basis = f"of {cards.known}s, as measured on one" if cards.known else "of V100s, as published"
     return Estimate(hours * 3600 / gpus if gpus else None, hours, expected, basis)
 

@@ -17,6 +17,7 @@ from pipelines.cli.output import print_json, print_table, say, tell
 from pipelines.plan import Plan
 from pipelines.recipes import Options, Recipe, build_plan, load_recipe, recipe_names
 from pipelines.runs import runs_folder
+from pipelines.tables import filled_cells, report_config
 from pipelines.words import duration, number, size
 
 
@@ -79,7 +80,7 @@ def plan(
                 "recipe": built.name,
                 "scale": built.scale,
                 "steps": [_step_facts(built, name, one) for name, one in forecasts.items()],
-                "cells": sorted(built.cells()),
+                "cells": sorted(filled_cells(built)),
                 "data": built.mounts(),
                 "seconds": seconds,
                 "gpu_hours": None if None in hours else sum(filter(None, hours)),
@@ -147,7 +148,7 @@ def compile_recipe(
 
 
 def _tables(recipe: Recipe) -> tuple[Table, ...]:
-    return build_plan(recipe, Options()).report_config().tables
+    return report_config(build_plan(recipe, Options())).tables
 
 
 def _table_facts(table: Table) -> dict[str, Any]:
@@ -171,8 +172,8 @@ def _step_facts(plan: Plan, name: str, one: Forecast) -> dict[str, Any]:
 
 
 def _print_cells(plan: Plan) -> None:
-    cells = plan.cells()
-    for table in plan.report_config().tables:
+    cells = filled_cells(plan)
+    for table in report_config(plan).tables:
         keys = [key for key in cells if key.startswith(f"{table.key}__")]
         rows = [r.key for r in table.rows if any(k.split("__")[1] == r.key for k in keys)]
         if keys:

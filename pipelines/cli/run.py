@@ -45,6 +45,7 @@ from pipelines.runs import (
     unfinished_run,
     writable_runs_folder,
 )
+from pipelines.tables import filled_cells, report_steps
 from pipelines.words import number
 
 New = Annotated[
@@ -115,7 +116,7 @@ def rerun(
     if resume:
         hand_over(source, begun, step, sources)
     code = execute_and_report(begun, sources, machine)
-    if code == ExitCode.OK and not plan.reports():
+    if code == ExitCode.OK and not report_steps(plan):
         if cells_of(begun):
             say(f"For a report with it: moco report {source.id} {begun.id}")
         else:
@@ -223,7 +224,7 @@ def execute_and_report(run: Run, sources: Sources, machine: Machine) -> int:
             tell(f"{name} failed; all it said: moco logs {run.id} {name}")
     if code:
         tell(f"The same command tries what failed again and keeps the rest:\n  {_this_command()}")
-    for step in run.plan.reports():
+    for step in report_steps(run.plan):
         if run.status(step.name).state in DONE:
             _print_report(run, step.name)
     return code
@@ -277,7 +278,7 @@ def _print_report(run: Run, step: str) -> None:
     if left_out:
         out.print(f"Without {number(len(left_out), 'cell')} whose steps did not finish.")
     out.print(f"Report: {_near(folder / 'index.html')}", soft_wrap=True)
-    cell = next(iter(run.plan.cells()), None)
+    cell = next(iter(filled_cells(run.plan)), None)
     if cell:
         say(f"Where a number comes from: moco explain {run.id} {cell.replace('__', '/')}")
 

@@ -22,6 +22,7 @@ from pipelines.derived import fill_plan
 from pipelines.find import find_run
 from pipelines.plan import Plan
 from pipelines.runs import LOCK, Parent, Run, runs_folder, writable_runs_folder
+from pipelines.tables import filled_cells
 from pipelines.words import number
 
 Claims = Annotated[
@@ -146,9 +147,9 @@ def _unfilled(plan: Plan, place: Cluster) -> tuple[Plan, Cluster]:
     from pipelines.cluster.places import earlier_runs
 
     rest = fill_plan(plan, earlier_runs(plan, place))
-    empty = sum(source.step in rest.steps for source in plan.cells().values())
+    empty = sum(source.step in rest.steps for source in filled_cells(plan).values())
     tell(
-        f"{number(empty, 'empty cell')} of {len(plan.cells())}: "
+        f"{number(empty, 'empty cell')} of {len(filled_cells(plan))}: "
         f"{len(rest.steps)} of {number(len(plan.steps), 'step')} to run"
     )
     return rest, Cluster(place.options.model_copy(update={"cache": False}))

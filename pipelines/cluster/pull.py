@@ -33,6 +33,7 @@ from pipelines.cluster.shelf import parse_manifest
 from pipelines.cluster.transfer import Transfer, Watch, compare, fetch, need_room
 from pipelines.plan import Existing, Output, Step
 from pipelines.runs import DONE, PLAN, RECORD, Run, StepState
+from pipelines.tables import report_steps
 from pipelines.words import number
 
 PULLING = ".pulling"  # locked by the one who pulls into a run's folder
@@ -214,7 +215,7 @@ def ensure_metrics(
         return ""
     steps = {cell.source.step for cell in lacking if isinstance(cell.source, Output)}
     if any(isinstance(cell.source, Existing) for cell in lacking):
-        steps |= {step.name for step in run.plan.reports()}
+        steps |= {step.name for step in report_steps(run.plan)}
     kinds: tuple[Kind, ...] = ("Metrics",)
     try:
         pull(run, opener or opener_of(run), Selection(steps, kinds=kinds))
@@ -238,7 +239,7 @@ def _bundle(run: Run, destination: Path) -> Run:
         raise NotWritableError(f"{bundle.folder} holds something else; name another folder")
     _copy_records(run, bundle)
     origin = origin_of(run)
-    if origin and not run.plan.reports():  # its tables are those of the run that it came from
+    if origin and not report_steps(run.plan):  # its tables are those of the run that it came from
         tables = Run(bundle.folder.parent / origin.id)
         if not tables.folder.exists():
             _copy_records(origin, tables)
@@ -300,7 +301,7 @@ def _cells_from_elsewhere(
     """Return the cells that the run's reports took from other runs: a bundle holds them too."""
     sources = {
         source.uri: source
-        for step in run.plan.reports()
+        for step in report_steps(run.plan)
         if selection.takes(step.name, "metrics", "Metrics")
         for _, source in step.sources()
         if isinstance(source, Existing) and (is_remote(source.uri) or target != run)

@@ -15,6 +15,7 @@ from components.core.dataset import further_folders
 from components.core.errors import ConfigError, UsageError
 from components.report import Table
 from pipelines.plan import Existing, NameTakenError, Plan
+from pipelines.tables import report_config
 
 __path__ += further_folders(__name__, __path__)
 
@@ -121,8 +122,8 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     for name in options.own:
         _check_name(name)
     plan = _build(recipe, options)
-    tables = plan.report_config().tables
-    everything = _build(recipe, replace(options, columns=None)).report_config().tables
+    tables = report_config(plan).tables
+    everything = report_config(_build(recipe, replace(options, columns=None))).tables
     known = {
         "row": (options.rows, [row.key for table in tables for row in table.rows]),
         "column": (options.columns, [c.key for table in everything for c in table.columns]),
@@ -176,7 +177,7 @@ def _build(recipe: Recipe, options: Options) -> Plan:
 def _check_checkpoints(recipe: Recipe, options: Options, tables: Iterable[Table]) -> None:
     """Refuse a checkpoint whose row is misspelt, taken, or in none of a built plan's tables."""
     rows = {row.key for table in tables for row in table.rows}
-    without = recipe.build(replace(options, own={})).report_config().tables
+    without = report_config(recipe.build(replace(options, own={}))).tables
     papers = {row.key for table in without for row in table.rows}
     for name in options.existing:
         if name not in papers:

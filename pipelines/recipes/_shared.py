@@ -16,7 +16,7 @@ from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import STAGE as REPORT
 from components.report import Figure, Metric, Published, ReportConfig, Row, Table
-from pipelines.plan import Existing, Mounted, Output, Plan, Source, Step
+from pipelines.plan import Existing, Mounted, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 
 NOT_PUBLIC = "the Instagram images (IG-1B) and what was trained on them are not public"
@@ -61,8 +61,7 @@ def data_set(plan: Plan, options: Options, name: str) -> Source:
     if options.scale == "full":
         return Mounted(name)
     config = options.config(DIGITS.name, "digits", DigitsConfig())
-    output: Output = getattr(plan.add(DIGITS, "digits", config), name)
-    return output
+    return plan.add(DIGITS, "digits", config).output(name)
 
 
 def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
@@ -149,7 +148,7 @@ def train_cells(
             data=data_set(plan, options, data or cell.column),
             backbone=initial(cell) if initial else backbone(plan, options, cell.row, cell.trial),
         )
-        metrics[cell.key] = step.metrics
+        metrics[cell.key] = step.output("metrics")
     return metrics
 
 
@@ -209,16 +208,18 @@ def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:
     if row == "random" and row not in options.checkpoints:
         name = "convert_random" if trial == 0 else f"convert_random_{trial}"
         config = ConvertConfig(source="random", seed=trial)
-        return plan.add(CONVERT, name, options.config(CONVERT.name, name, config)).backbone
+        return plan.add(CONVERT, name, options.config(CONVERT.name, name, config)).output(
+            "backbone"
+        )
     if row in options.checkpoints:
         checkpoint: Source = options.checkpoints[row]
     elif row == "supervised":
-        checkpoint = supervised(plan, options).model
+        checkpoint = supervised(plan, options).output("model")
     else:
-        checkpoint = pretraining(plan, options).encoder
+        checkpoint = pretraining(plan, options).output("encoder")
     name = f"convert_{row}"
     config = options.config(CONVERT.name, name, ConvertConfig(origin=row))
-    return plan.add(CONVERT, name, config, checkpoint=checkpoint).backbone
+    return plan.add(CONVERT, name, config, checkpoint=checkpoint).output("backbone")
 
 
 def pretraining(plan: Plan, options: Options) -> Step:

@@ -59,10 +59,12 @@ def _backbone(plan: Plan, options: Options, row: str) -> Source:
         return backbone(plan, options, row)
     name = f"pretrain_{row}"
     config = options.config(PRETRAIN.name, name, CONFIGS[row])
-    encoder = plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet")).encoder
+    encoder = plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet")).output(
+        "encoder"
+    )
     name = f"convert_{row}"
     conversion = options.config(CONVERT.name, name, ConvertConfig(origin=row))
-    return plan.add(CONVERT, name, conversion, checkpoint=encoder).backbone
+    return plan.add(CONVERT, name, conversion, checkpoint=encoder).output("backbone")
 
 
 RECIPE = one_table("mechanisms", "Figure 3: end-to-end and memory bank beside MoCo", measure)

@@ -40,7 +40,7 @@ def build(options: Options) -> Plan:
         ),
         command=table.command,
     )
-    report(plan, options, [table], {cell: step.metrics}, [figure])
+    report(plan, options, [table], {cell: step.output("metrics")}, [figure])
     return plan
 
 

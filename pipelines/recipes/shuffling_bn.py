@@ -62,7 +62,7 @@ def measure(plan: Plan, options: Options) -> tuple[Table, Figure, dict[str, Sour
     """Add both pre-trainings; return the table, the figure and the metrics."""
     table = chosen(TABLE, options, own_rows=False)
     metrics: dict[str, Source] = {
-        cell.key: _pretraining(plan, options, cell.row, cell.trial).metrics
+        cell.key: _pretraining(plan, options, cell.row, cell.trial).output("metrics")
         for cell in cells(table, options)
     }
     return table, figure(table), metrics
@@ -111,7 +111,7 @@ def _data(plan: Plan, options: Options) -> Source:
     few = PicturesConfig(train=20, val=20).model_dump(mode="json")
     name = "digits_on_colours"
     config = options.config(DIGITS.name, name, DigitsConfig(), colours=8, pictures=few)
-    output: Output = plan.add(DIGITS, name, config).imagenet
+    output: Output = plan.add(DIGITS, name, config).output("imagenet")
     return output
 
 

@@ -39,10 +39,13 @@ def pretrainings(size: int) -> Plan:
     while len(plan.steps) < size:
         seed = len(plan.steps) // 2
         config = PretrainConfig(seed=seed).miniature()
-        step = plan.add(PRETRAIN, f"pretrain_{seed}", config, data=data.imagenet)
+        step = plan.add(PRETRAIN, f"pretrain_{seed}", config, data=data.output("imagenet"))
         if len(plan.steps) < size:
             plan.add(
-                CONVERT, f"convert_{seed}", ConvertConfig().miniature(), checkpoint=step.encoder
+                CONVERT,
+                f"convert_{seed}",
+                ConvertConfig().miniature(),
+                checkpoint=step.output("encoder"),
             )
     return plan
 

@@ -115,7 +115,7 @@ class Kubeflow:
     def _plan(self, steps: Mapping[str, Does]) -> Plan:
         plan = Plan("tiny", "digits")
         for seed, (name, does) in enumerate(steps.items()):
-            inputs = {"model": plan.steps[does.after].model} if does.after else {}
+            inputs = {"model": plan.steps[does.after].output("model")} if does.after else {}
             plan.add(self.toy, name, self.toy.config(seed=seed), **inputs)
         return plan
 

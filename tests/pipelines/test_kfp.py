@@ -45,10 +45,12 @@ def sample(trainer: Stage[Any], scale: str = "full") -> Plan:
     config = trainer.config(value=1.5)
     data = {"data": Mounted("imagenet_2012")} if scale == "full" else {}
     first = plan.add(trainer, "first", config, model=CHECKPOINT, **data)
-    second = plan.add(trainer, "second", config, model=first.model)
-    many = {"a": first.metrics, "b": second.metrics}
+    second = plan.add(trainer, "second", config, model=first.output("model"))
+    many = {"a": first.output("metrics"), "b": second.output("metrics")}
     plan.add(trainer, "third", config, others=many)
-    plan.add(REPORT, "report", ReportConfig(title=TEXT), metrics={"t__r__c__0": first.metrics})
+    plan.add(
+        REPORT, "report", ReportConfig(title=TEXT), metrics={"t__r__c__0": first.output("metrics")}
+    )
     return plan
 
 
@@ -292,7 +294,7 @@ def test_steps_that_differ_in_their_inputs_only_share_a_component(
     compiled: Compile, trainer: Stage[Any]
 ) -> None:
     plan = sample(trainer)
-    plan.add(trainer, "fourth", trainer.config(value=2), model=plan.steps["first"].model)
+    plan.add(trainer, "fourth", trainer.config(value=2), model=plan.steps["first"].output("model"))
     spec, platform = compiled(plan)
 
     tasks = spec["root"]["dag"]["tasks"]

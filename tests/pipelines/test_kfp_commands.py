@@ -73,7 +73,7 @@ def test_a_step_reads_back_what_the_plan_says(tmp_path: Path, toy: Stage[Any]) -
     plan = Plan("bindings")
     config = toy.config(value=1.5)
     first = plan.add(toy, "first", config, model=CHECKPOINT, data=Mounted("imagenet_2012"))
-    plan.add(toy, "second", config, others={"a": first.metrics})
+    plan.add(toy, "second", config, others={"a": first.output("metrics")})
     claim, disk = {"pvc_imagenet_2012": "fast-disk"}, tmp_path / "disk"
     launcher = launch(tmp_path, plan, parameters=claim, volumes={"fast-disk": disk})
 
@@ -155,7 +155,7 @@ def test_a_training_pod_keeps_its_checkpoints_in_the_store_beside_its_output(
 ) -> None:
     plan = Plan("training", "digits")
     scenes = DigitsConfig(train_scenes=64, val_scenes=20)
-    data = plan.add(DIGITS, "digits", scenes).imagenet
+    data = plan.add(DIGITS, "digits", scenes).output("imagenet")
     config = PretrainConfig().miniature().derive(epochs=1, negatives=64)
     plan.add(PRETRAIN, "pretrain", config, data=data)
     keys = {"accesskey": minio_server.access_key, "secretkey": minio_server.secret_key}

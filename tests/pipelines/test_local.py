@@ -33,7 +33,7 @@ def chain(toy: Stage[Any], **second: Any) -> Plan:
     """A model and a measurement of it."""
     plan = Plan("chain", "digits")
     first = plan.add(toy, "first", toy.config(value=1.0))
-    plan.add(toy, "second", toy.config(value=2.0, **second), model=first.model)
+    plan.add(toy, "second", toy.config(value=2.0, **second), model=first.output("model"))
     return plan
 
 
@@ -90,7 +90,7 @@ def test_what_gives_the_same_artifact_leaves_the_steps_after_it_reused(
     run_plan(chain(toy))
     plan = Plan("chain", "digits")
     first = plan.add(toy, "first", toy.config(value=1.0, seed=3))
-    plan.add(toy, "second", toy.config(value=2.0), model=first.model)
+    plan.add(toy, "second", toy.config(value=2.0), model=first.output("model"))
 
     run, _ = run_plan(plan)
 
@@ -187,9 +187,9 @@ def test_artifacts_are_reused_while_any_run_still_has_them(
 def test_a_failed_step_stops_only_what_depends_on_it(toy: Stage[Any], run_plan: Execute) -> None:
     plan = Plan("fork", "digits")
     bad = plan.add(toy, "bad", toy.config(fails=9))
-    plan.add(toy, "after_bad", toy.config(), model=bad.model)
+    plan.add(toy, "after_bad", toy.config(), model=bad.output("model"))
     good = plan.add(toy, "good", toy.config())
-    plan.add(toy, "after_good", toy.config(seed=1), model=good.model)
+    plan.add(toy, "after_good", toy.config(seed=1), model=good.output("model"))
 
     run, code = run_plan(plan)
 
@@ -244,7 +244,12 @@ def test_a_many_port_is_left_without_the_inputs_that_failed(
     plan = Plan("gather", "digits")
     good = plan.add(toy, "good", toy.config())
     bad = plan.add(toy, "bad", toy.config(fails=1))
-    plan.add(toy, "gather", toy.config(), others={"a": good.metrics, "b": bad.metrics})
+    plan.add(
+        toy,
+        "gather",
+        toy.config(),
+        others={"a": good.output("metrics"), "b": bad.output("metrics")},
+    )
 
     run, code = run_plan(plan)
 
@@ -264,7 +269,7 @@ def test_a_many_port_is_left_without_the_inputs_that_failed(
 def test_a_many_port_without_any_input_left_is_skipped(toy: Stage[Any], run_plan: Execute) -> None:
     plan = Plan("gather", "digits")
     bad = plan.add(toy, "bad", toy.config(fails=9))
-    plan.add(toy, "gather", toy.config(), others={"b": bad.metrics})
+    plan.add(toy, "gather", toy.config(), others={"b": bad.output("metrics")})
 
     run, _ = run_plan(plan)
 
@@ -274,7 +279,7 @@ def test_a_many_port_without_any_input_left_is_skipped(toy: Stage[Any], run_plan
 def test_steps_of_the_same_ingredients_run_once(toy: Stage[Any], run_plan: Execute) -> None:
     plan = Plan("twins", "digits")
     for name, seed in (("one", 1), ("two", 2)):
-        model = plan.add(toy, f"model_{name}", toy.config(seed=seed)).model
+        model = plan.add(toy, f"model_{name}", toy.config(seed=seed)).output("model")
         plan.add(toy, name, toy.config(ticks=5), model=model)
 
     run, _ = run_plan(plan)
@@ -304,7 +309,7 @@ def test_the_longest_way_to_the_end_goes_first(toy: Stage[Any], run_plan: Execut
     plan = Plan("ways", "digits")
     plan.add(toy, "short", toy.config(seed=1))
     long = plan.add(toy, "long", toy.config(seed=2))
-    plan.add(toy, "longer", toy.config(seed=3), model=long.model)
+    plan.add(toy, "longer", toy.config(seed=3), model=long.output("model"))
 
     run, _ = run_plan(plan, jobs=1)
 
@@ -358,7 +363,7 @@ def slow_run(toy: Stage[Any], runs: Path) -> Iterator[tuple[Run, subprocess.Pope
     """A runner in a process of its own, in the middle of a step."""
     plan = Plan("slow", "digits")
     first = plan.add(toy, "first", toy.config(ticks=200))
-    plan.add(toy, "second", toy.config(), model=first.model)
+    plan.add(toy, "second", toy.config(), model=first.output("model"))
     run = create_run(runs, plan)
     program = (
         "import sys; from pathlib import Path; from pipelines.runs import Run;"

@@ -66,7 +66,7 @@ def plan(toy: Stage[Any]) -> Plan:
     """A model, and a measurement of it."""
     plan = Plan("small", "digits")
     first = plan.add(toy, "make", toy.config(value=1.0))
-    plan.add(toy, "measure", toy.config(value=2.0), model=first.model)
+    plan.add(toy, "measure", toy.config(value=2.0), model=first.output("model"))
     return plan
 
 

@@ -9,6 +9,7 @@ from components.core.errors import ConfigError, UsageError
 from components.core.stage import load_stage
 from pipelines.plan import Existing, Mounted, Output, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
+from pipelines.tables import filled_cells, report_config
 from tests.detection.making import PRESETS
 
 SCALES: tuple[ScaleName, ...] = ("full", "digits")
@@ -25,10 +26,10 @@ def test_a_plan_reads_back_and_fills_every_cell_that_can_be_had(
 ) -> None:
     built = plan(name, scale=scale)
     assert Plan.from_json(built.to_json()).to_json() == built.to_json()
-    for table in built.report_config().tables:
+    for table in report_config(built).tables:
         for row in table.rows:
             keys = {key for column in table.columns for key in table.cells(row.key, column.key)}
-            filled = keys & set(built.cells())
+            filled = keys & set(filled_cells(built))
             assert filled == (set() if row.unobtainable else keys)
     assert bool(built.mounts()) == (scale == "full")
 
@@ -42,7 +43,7 @@ def test_the_appendix_shares_data_and_trainings() -> None:
     readers = {step.name for step in built if "digits_on_colours" in step.upstream}
     assert readers == {"pretrain_shuffled_0", "pretrain_plain_0"}
     # Training from scratch is the supervised baseline and Appendix A.7's first row.
-    cells = built.cells()
+    cells = filled_cells(built)
     assert cells["imagenet__random__imagenet__0"].step == "supervised"
     backbone = built.step("linear_supervised_0").inputs["backbone"]
     assert isinstance(backbone, Output)
@@ -57,7 +58,7 @@ def test_detectors_are_trained_as_the_presets_say() -> None:
 
 
 def test_published_numbers_are_the_papers() -> None:
-    tables = {table.key: table for table in plan("appendix").report_config().tables}
+    tables = {table.key: table for table in report_config(plan("appendix")).tables}
     inaturalist = {cell.row: cell.values for cell in tables["inaturalist"].published}
     assert inaturalist == {
         "random": (61.8,),
@@ -71,7 +72,7 @@ def test_published_numbers_are_the_papers() -> None:
 
 
 def test_published_detection_numbers_are_the_papers() -> None:
-    tables = {table.key: table for table in plan("appendix").report_config().tables}
+    tables = {table.key: table for table in report_config(plan("appendix")).tables}
 
     def numbers(table: str, row: str, column: str) -> tuple[float | None, ...]:
         (found,) = (
@@ -95,20 +96,20 @@ def test_published_detection_numbers_are_the_papers() -> None:
 
 @pytest.mark.parametrize("name", ["voc", "coco_fpn", "lvis", "segmentation"])
 def test_only_the_chosen_columns_are_planned_and_printed(name: str) -> None:
-    (table,) = plan(name).report_config().tables
+    (table,) = report_config(plan(name)).tables
     column = table.columns[-1].key
     narrow = plan(name, columns=(column,), rows=("moco_in1m",))
-    (chosen,) = narrow.report_config().tables
+    (chosen,) = report_config(narrow).tables
     assert [one.key for one in chosen.columns] == [column]
     assert {one.column for one in chosen.published} == {column}
-    assert {key.split("__")[2] for key in narrow.cells()} == {column}
+    assert {key.split("__")[2] for key in filled_cells(narrow)} == {column}
     assert f"--columns {column}" in chosen.fill("moco_in1m", column)
 
 
 def test_a_frozen_row_starts_from_the_supervised_backbone() -> None:
     built = plan("lvis", scale="digits")
     frozen, tuned = (
-        built.step(built.cells()[f"lvis__{row}__1x__0"].step)
+        built.step(filled_cells(built)[f"lvis__{row}__1x__0"].step)
         for row in ("supervised_frozen", "supervised")
     )
     assert frozen.inputs == tuned.inputs
@@ -129,11 +130,11 @@ def test_somebodys_own_checkpoint_is_one_more_row_and_ig1b_can_be_brought() -> N
         existing={"moco_ig1b": Existing("theirs.pth", "Model")},
         own={"mine": Existing("mine.pth", "Model")},
     )
-    rows = {row.key: row for row in built.report_config().tables[0].rows}
+    rows = {row.key: row for row in report_config(built).tables[0].rows}
     assert rows["mine"].unobtainable is None
     assert rows["moco_ig1b"].unobtainable is None
     assert {"inaturalist_mine_0", "inaturalist_moco_ig1b_0"} <= set(built.steps)
-    table = built.report_config().tables[0]
+    table = report_config(built).tables[0]
     assert table.fill("mine", "accuracy").endswith(" --row mine=mine.pth")
     assert table.fill("moco_ig1b", "accuracy").endswith(" --init moco_ig1b=theirs.pth")
 
@@ -145,7 +146,7 @@ def test_paths_stand_in_commands_as_a_shell_reads_them() -> None:
         existing={"moco_ig1b": Existing(path, "Model")},
         own={"mine": Existing(path, "Model")},
     )
-    table = built.report_config().tables[0]
+    table = report_config(built).tables[0]
     for option, row in (("--row", "mine"), ("--init", "moco_ig1b")):
         words = shlex.split(table.fill(row, "accuracy"))
         assert words[-2:] == [option, f"{row}={path}"]
@@ -167,12 +168,12 @@ def test_a_name_that_no_folder_or_cell_can_have_is_refused(name: str) -> None:
 def test_the_longest_name_of_a_row_fits_a_file_name() -> None:
     own = {"m" * 100: Existing("mine.pth", "Model")}
     for recipe in ("appendix", "lvis"):
-        assert max(map(len, plan(recipe, own=own).cells())) < 250
+        assert max(map(len, filled_cells(plan(recipe, own=own)))) < 250
 
 
 def test_ones_own_row_runs_beside_the_chosen_rows() -> None:
     built = plan("voc", rows=("supervised",), own={"mine": Existing("mine.pth", "Model")})
-    rows = {cell.split("__")[1] for cell in built.cells()}
+    rows = {cell.split("__")[1] for cell in filled_cells(built)}
     assert rows == {"supervised", "mine"}
 
 
@@ -181,7 +182,7 @@ def test_trials_are_seeds_and_random_rows_start_from_other_weights() -> None:
     steps = [built.step(f"linear_random_{trial}") for trial in range(3)]
     assert [step.config.model_dump()["seed"] for step in steps] == [0, 1, 2]
     assert len({step.inputs["backbone"] for step in steps}) == 3
-    assert built.report_config().tables[0].trials == 3
+    assert report_config(built).tables[0].trials == 3
 
 
 def test_a_mounted_data_set_is_checked_in_each_layout_that_is_read() -> None:
@@ -259,7 +260,7 @@ def test_a_plan_refuses_what_does_not_fit() -> None:
 
 def test_segmentation_trains_each_column_on_its_own_data() -> None:
     built = plan("segmentation", rows=("moco_in1m",), trials=2)
-    cells = built.cells()
+    cells = filled_cells(built)
     assert len(cells) == 4
     for column, iterations, crop, lr in (
         ("voc", 30_000, 513, 0.003),
@@ -279,7 +280,7 @@ def test_segmentation_trains_each_column_on_its_own_data() -> None:
             assert config["schedule"]["drops"] == (0.7, 0.9)
             assert not config["schedule"]["by_epoch"]
             assert config["seed"] == trial
-    table = built.report_config().tables[0]
+    table = report_config(built).tables[0]
     published = {(one.row, one.column): one.values for one in table.published}
     rows = ("random", "supervised", "moco_in1m", "moco_ig1b")
     assert [published[row, "voc"] for row in rows] == [(39.5,), (74.4,), (72.5,), (73.6,)]

@@ -19,6 +19,7 @@ from pipelines.derived import report_plan, rerun_plan
 from pipelines.find import find_run
 from pipelines.recipes import Options, build_plan, load_recipe
 from pipelines.runs import PLAN, RECORD, Parent, Run
+from pipelines.tables import filled_cells, report_config, report_steps
 from tests.pipelines.submitting import Bucket
 from tests.servers.minio import MinioServer
 
@@ -212,11 +213,11 @@ def test_a_report_keeps_the_title_that_its_runs_agree_on(
     entitle(run, "Mine")
     run, other = Run(run.folder), Run(other.folder)
 
-    assert report_plan([run]).report_config().title == "Mine"
-    title = report_plan([run, other]).report_config().title
-    assert title == other.plan.report_config().title == "MoCo transfer experiments"
+    assert report_config(report_plan([run])).title == "Mine"
+    title = report_config(report_plan([run, other])).title
+    assert title == report_config(other.plan).title == "MoCo transfer experiments"
     entitle(other, "Mine")
-    assert report_plan([run, Run(other.folder)]).report_config().title == "Mine"
+    assert report_config(report_plan([run, Run(other.folder)])).title == "Mine"
 
 
 def test_explain_pulls_only_what_it_shows(run: Run, capsys: Capture) -> None:
@@ -279,9 +280,9 @@ def test_cells_that_a_submitted_run_took_from_another_are_pulled_and_bundled(
     offline(monkeypatch)
     shutil.rmtree(bucket.runs)
 
-    cells = report_plan([bundle]).cells()
+    cells = filled_cells(report_plan([bundle]))
     assert cells == {}  # all of them are artifacts by now
-    [step] = report_plan([bundle]).reports()
+    [step] = report_steps(report_plan([bundle]))
     assert len(list(step.sources())) == 4
     assert find_cell(bundle, "toys/moco_in1m/short/1").is_there
 
@@ -301,11 +302,11 @@ def test_a_bundle_of_a_rerun_brings_the_tables_that_it_fills(
     shutil.rmtree(bucket.runs)
 
     assert find_cell(bundle, "toys/random/short/0").is_there
-    assert report_plan([bundle]).report_config().tables == run_tables(bundle)
+    assert report_config(report_plan([bundle])).tables == run_tables(bundle)
 
 
 def run_tables(bundle: Run) -> Any:
     """Return the tables of the run that a bundled rerun came from."""
     parent = bundle.record.parent
     assert parent
-    return Run(bundle.folder.parent / parent.run).plan.report_config().tables
+    return report_config(Run(bundle.folder.parent / parent.run).plan).tables

@@ -58,7 +58,7 @@ def test_an_empty_cell_runs_its_step_on_what_is_there_and_the_report_anew(
     model = rest.step(RANDOM).inputs["model"]
     assert model == Existing(found["make_random", "model"], "Model")
     cells = dict(rest.step(REPORT).sources())
-    assert cells["metrics.toys__random__short__0"] == rest.step(RANDOM).metrics
+    assert cells["metrics.toys__random__short__0"] == rest.step(RANDOM).output("metrics")
     assert cells["metrics.toys__moco_in1m__short__0"] == Existing(found[MOCO, "metrics"], "Metrics")
 
 

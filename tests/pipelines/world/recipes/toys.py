@@ -37,13 +37,13 @@ def plan(options: Options) -> Plan:
         else:
             config = options.config("toy", f"make_{row}", ToyConfig(value=ROWS[row]))
             inputs = {"data": Mounted("pictures")} if options.scale == "full" else {}
-            model = built.add(TOY, f"make_{row}", config, **inputs).model
+            model = built.add(TOY, f"make_{row}", config, **inputs).output("model")
         for trial in range(options.trials or 1):
             name = f"measure_{row}_{trial}"
             config = options.config("toy", name, ToyConfig(value=10 * ROWS[row], seed=trial))
             cells[TABLE.cell(row, "short", trial)] = built.add(
                 TOY, name, config, model=model
-            ).metrics
+            ).output("metrics")
     report = ReportConfig(scale=options.scale, tables=(TABLE,))
     built.add(REPORT, "report", report, metrics=cells)
     return built
