@@ -35,7 +35,10 @@ COMMANDS = {
     "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),
     "report": ("report:report", "Make one report over several runs."),
     "explain": ("explain:explain", "Follow a measured number down to the data."),
-    "doctor": ("doctor:doctor", "Check a cluster before anything is spent on it."),
+    "doctor": (
+        "doctor:doctor",
+        "Check a cluster before anything is spent; collect what a bug report needs.",
+    ),
     "data": ("data:app", "Check data sets."),
 }
 

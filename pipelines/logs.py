@@ -1,7 +1,7 @@
 """Reads the logs of steps: JSON lines, and whatever else a process wrote."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,13 @@ ATTEMPT = "attempt started"  # the runner's own line where an attempt begins
 
 def last_lines(path: Path, count: int = 12) -> str:
     """Return the last lines of a step's last attempt for a person, progress left out."""
-    events = [e for e in last_attempt(read_log(path)) if e["event"] != "progress"]
-    lines = "\n".join(map(show_event, events)).splitlines()
-    return "\n".join(lines[-count:])
+    return tail(last_attempt(read_log(path)), count)
+
+
+def tail(events: Iterable[Event], count: int) -> str:
+    """Return the last lines that events make for a person, progress left out."""
+    shown = (show_event(event) for event in events if event["event"] != "progress")
+    return "\n".join("\n".join(shown).splitlines()[-count:])
 
 
 def show_event(event: Event) -> str:

@@ -19,6 +19,8 @@ _SECRET_NAME = re.compile(
 _SIGNED = re.compile(
     r"(?i)(AWS4-HMAC-SHA256|authorization['\"]?\s*[:=]|invalid header value)[^\n]*"
 )
+# Who asks, in a URL: `scheme://USER:PASSWORD@host`.
+_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^/\s'\"<>]*@")
 _SECRET_ENVIRONMENT = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -73,13 +75,18 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     """Blank fields named like secrets, and known secret values wherever they stand."""
     secrets = known_secrets()
     for name, value in event.items():
-        event[name] = REDACTED if _SECRET_NAME.search(name) else _scrub(value, secrets)
+        event[name] = REDACTED if names_secret(name) else _scrub(value, secrets)
     return event
 
 
 def scrub(text: str) -> str:
-    """Blank the secrets of this process's environment in a text, and what signs a request."""
+    """Blank the secrets of this process's environment, what signs a request, who asks in a URL."""
     return _scrubbed(text, known_secrets())
+
+
+def names_secret(name: str) -> bool:
+    """Say whether a field called so holds a secret."""
+    return bool(_SECRET_NAME.search(name))
 
 
 def known_secrets() -> list[str]:
@@ -94,7 +101,7 @@ def known_secrets() -> list[str]:
 def _scrubbed(text: str, secrets: list[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, REDACTED)
-    return _SIGNED.sub(rf"\1 {REDACTED}", text)
+    return _USER_INFO.sub(rf"\1{REDACTED}@", _SIGNED.sub(rf"\1 {REDACTED}", text))
 
 
 def _scrub(value: Any, secrets: list[str]) -> Any:
@@ -102,7 +109,7 @@ def _scrub(value: Any, secrets: list[str]) -> Any:
         return _scrubbed(value, secrets)
     if isinstance(value, dict):
         return {
-            key: REDACTED if _SECRET_NAME.search(str(key)) else _scrub(item, secrets)
+            key: REDACTED if names_secret(str(key)) else _scrub(item, secrets)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ IN_CODE_DIGEST = False  # it names what runs, and runs none of it
 
 def code_of(stage: Stage[C], config: C) -> Code:
     """Identify the code of a stage; what counts is said in `components.core.code_digest`."""
-    return Code(version=_version(), commit=_commit(), digest=code_digest(stage, config))
+    return Code(version=_version(), commit=commit(), digest=code_digest(stage, config))
 
 
 @functools.cache
@@ -48,9 +48,10 @@ def _version() -> str:
 
 
 @functools.cache
-def _commit() -> str | None:
-    if commit := os.environ.get("MOCO_COMMIT"):
-        return commit
+def commit() -> str | None:
+    """Return the commit that the code is of, as the image or the repository says."""
+    if told := os.environ.get("MOCO_COMMIT"):
+        return told
     command = ["git", "-C", str(Path(components.__path__[0]).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -62,3 +62,11 @@ def test_a_secret_is_blanked_without_the_line_break_that_it_was_given_with(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-value-78\n")
     assert log.scrub("it is canary-value-78.") == "it is [redacted]."
+
+
+def test_who_asks_in_a_url_is_blanked_and_the_rest_of_it_stays() -> None:
+    text = "no answer from http://me:p4ss@store:9000/b, nor https://t0ken@host; s3://b/a@b stays"
+    assert log.scrub(text) == (
+        "no answer from http://[redacted]@store:9000/b, nor https://[redacted]@host; "
+        "s3://b/a@b stays"
+    )
