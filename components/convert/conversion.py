@@ -40,7 +40,7 @@ def run(job: Job[ConvertConfig]) -> None:
         "encoder found",
         source=encoder.source,
         architecture=config.architecture,
-        passed_over=list(encoder.others),
+        passed_over=list(encoder.other_encoders),
     )
     if encoder.assumed:
         log.warning("taken for granted", what=encoder.assumed)
@@ -58,7 +58,7 @@ def run(job: Job[ConvertConfig]) -> None:
         origin=origin,
         max_feature_difference=difference,
         ignored_tensors=list(encoder.ignored),
-        other_encoders=list(encoder.others),
+        other_encoders=list(encoder.other_encoders),
     )
     log.info("converted", origin=origin, max_feature_difference=difference)
 
@@ -90,5 +90,5 @@ def max_feature_difference(source: Backbone, folder: Path) -> float:
     return float(torch.stack([_difference(expected, result) for result in results]).max())
 
 
-def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Tensor:
-    return torch.stack([(expected[stage] - found[stage]).abs().max() for stage in expected]).max()
+def _difference(expected: dict[str, Tensor], result: dict[str, Tensor]) -> Tensor:
+    return torch.stack([(expected[stage] - result[stage]).abs().max() for stage in expected]).max()

@@ -15,7 +15,7 @@ from components.vision.architectures import Architecture
 from components.vision.backbones import Backbone, build_backbone, load_weights, random_backbone
 
 
-class Encoder(NamedTuple):
+class LoadedEncoder(NamedTuple):
     """What was found in a checkpoint.
 
     Attributes:
@@ -23,7 +23,7 @@ class Encoder(NamedTuple):
         source: What the checkpoint turned out to be.
         origin: What it was trained by, as far as the checkpoint tells.
         ignored: Tensors that lie beside the encoder.
-        others: Prefixes of other encoders in the file.
+        other_encoders: Prefixes of other encoders in the file.
         assumed: What had to be taken for granted of it.
     """
 
@@ -31,11 +31,11 @@ class Encoder(NamedTuple):
     source: Source
     origin: str
     ignored: Sequence[str] = ()
-    others: Sequence[str] = ()
+    other_encoders: Sequence[str] = ()
     assumed: str | None = None
 
 
-def find_encoder(checkpoint: Path | None, config: ConvertConfig) -> Encoder:
+def find_encoder(checkpoint: Path | None, config: ConvertConfig) -> LoadedEncoder:
     """Load the encoder of a checkpoint, or make the random one.
 
     Args:
@@ -54,11 +54,18 @@ def find_encoder(checkpoint: Path | None, config: ConvertConfig) -> Encoder:
         )
     if checkpoint is None:
         backbone = random_backbone(config.architecture, config.seed)
-        return Encoder(backbone.eval(), "random", "random")
-    found = locate(checkpoint, config)
-    tensors = load_tensors(found.checkpoint, found.records)
+        return LoadedEncoder(backbone.eval(), "random", "random")
+    located = locate(checkpoint, config)
+    tensors = load_tensors(located.checkpoint, located.records)
     backbone = _encoder(config.architecture, tensors, checkpoint)
-    return Encoder(backbone, found.source, found.origin, found.ignored, found.others, found.assumed)
+    return LoadedEncoder(
+        backbone,
+        located.source,
+        located.origin,
+        located.ignored,
+        located.other_encoders,
+        located.assumed,
+    )
 
 
 def load_tensors(

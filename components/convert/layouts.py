@@ -147,7 +147,9 @@ def unwrapped(name: str) -> str:
 
 def candidates(containers: Mapping[str, Iterable[str]]) -> list[Candidate]:
     """Find what may be an encoder among tensors' names, by container."""
-    return [found for path, names in containers.items() for found in _in_container(path, names)]
+    return [
+        candidate for path, names in containers.items() for candidate in _in_container(path, names)
+    ]
 
 
 def _in_container(container: str, names: Iterable[str]) -> Iterator[Candidate]:

@@ -51,7 +51,7 @@ class Located(NamedTuple):
         source: What the checkpoint turned out to be.
         origin: What it was trained by, as far as the checkpoint tells.
         ignored: Tensors that lie beside the encoder: heads, projectors, prototypes, queues.
-        others: Prefixes of other encoders in the file.
+        other_encoders: Prefixes of other encoders in the file.
         assumed: What had to be taken for granted, because such files do not say it.
     """
 
@@ -60,7 +60,7 @@ class Located(NamedTuple):
     source: Source
     origin: str
     ignored: Sequence[str] = ()
-    others: Sequence[str] = ()
+    other_encoders: Sequence[str] = ()
     assumed: str | None = None
 
 
@@ -140,9 +140,9 @@ def _trained_origin(manifest: Manifest | None) -> str:
 
 
 def _in_file(path: Path, config: ConvertConfig) -> Located:
-    if config.sha256 is not None and not (found := file_sha256(path)).startswith(config.sha256):
+    if config.sha256 is not None and not (digest := file_sha256(path)).startswith(config.sha256):
         raise DataError(
-            f"{path} has SHA-256 {found}, expected {config.sha256}...; "
+            f"{path} has SHA-256 {digest}, expected {config.sha256}...; "
             "fetch it again, or correct sha256"
         )
     _check_hugging_face(path)
@@ -154,7 +154,7 @@ def _in_file(path: Path, config: ConvertConfig) -> Located:
             f"{path} holds no tensors, but {held or 'nothing'}; give a checkpoint with the "
             "state_dict() of a ResNet in it"
         )
-    encoder, others = _choose(checkpoint, config)
+    encoder, passed_over = _choose(checkpoint, config)
     container = checkpoint.containers[encoder.container]
     records = {name: container[original] for name, original in encoder.tensors.items()}
     shapes = _shapes(container)
@@ -164,8 +164,8 @@ def _in_file(path: Path, config: ConvertConfig) -> Located:
         records,
         "moco" if origin == "moco" else "resnet",
         origin,
-        _beside(checkpoint, encoder, others),
-        [other.path for other in others],
+        _beside(checkpoint, encoder, passed_over),
+        [candidate.path for candidate in passed_over],
         ASSUMED.get(encoder.dialect),
     )
 
@@ -180,20 +180,27 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
     known = candidates(checkpoint.containers)
     if config.prefix is not None:
         wanted = unwrapped(f"{config.prefix.rstrip('.')}.").rstrip(".")
-        meant = [one for one in known if one.path.rstrip(".") == wanted]
-        meant = meant or [one for one in known if one.prefix.rstrip(".") == wanted]
+        meant = [candidate for candidate in known if candidate.path.rstrip(".") == wanted]
+        meant = meant or [
+            candidate for candidate in known if candidate.prefix.rstrip(".") == wanted
+        ]
         if not meant:
             raise _no_encoder(checkpoint, known, f"begins with {config.prefix!r}", config)
     else:
         meant = known
     if not meant:
         raise _no_encoder(checkpoint, known, f"fits a {architecture}", config)
-    faults = {id(one): _fault(checkpoint, one, config) for one in meant}
-    fitting = sorted((one for one in meant if not faults[id(one)]), key=lambda one: one.follows)
+    faults = {id(candidate): _fault(checkpoint, candidate, config) for candidate in meant}
+    fitting = sorted(
+        (candidate for candidate in meant if not faults[id(candidate)]),
+        key=lambda candidate: candidate.follows,
+    )
     whole = _distinct(checkpoint, fitting)
-    leading = [one for one in whole if not one.follows]
+    leading = [candidate for candidate in whole if not candidate.follows]
     partial = [
-        one for one in meant if faults[id(one)] and not one.follows and _is_most(one, architecture)
+        candidate
+        for candidate in meant
+        if faults[id(candidate)] and not candidate.follows and _is_most(candidate, architecture)
     ]
     if not leading and partial and config.prefix is None:
         raise _incomplete(checkpoint, partial, known, whole, config)
@@ -201,13 +208,15 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
         raise _incomplete(checkpoint, meant, known, [], config)
     leading = leading or whole
     if len(leading) > 1:
-        options = "\n".join(f"  prefix={_shown(one, known)}" for one in leading)
+        options = "\n".join(f"  prefix={_shown(candidate, known)}" for candidate in leading)
         raise DataError(
             f"{path} holds {len(leading)} encoders that fit a {architecture}; say which one, "
             f"by prefix:\n{options}"
         )
     return leading[0], [
-        one for one in known if one != leading[0] and not _fault(checkpoint, one, config)
+        candidate
+        for candidate in known
+        if candidate != leading[0] and not _fault(checkpoint, candidate, config)
     ]
 
 
@@ -230,10 +239,10 @@ def _incomplete(
 ) -> DataError:
     """Say what the most complete encoder of some is, and what of it does not fit."""
     architecture = config.architecture
-    best = max(meant, key=lambda one: (_hits(one, architecture), not one.follows))
+    best = max(meant, key=lambda candidate: (_hits(candidate, architecture), not candidate.follows))
     described = _described(_shapes_of(checkpoint, best))
     another = described != _described(tensor_shapes(architecture))
-    instead = "".join(f", or take prefix={_shown(one, known)}" for one in whole)
+    instead = "".join(f", or take prefix={_shown(candidate, known)}" for candidate in whole)
     return DataError(
         f"{checkpoint.path}: {described} under {_shown(best, known)!r} "
         f"{_fault(checkpoint, best, config)}\n"
@@ -254,12 +263,12 @@ def _distinct(checkpoint: Checkpoint, encoders: list[Candidate]) -> list[Candida
     """Leave out what is there twice: frameworks keep one module under two names."""
     kept: list[Candidate] = []
     for encoder in encoders:
-        if not any(_same(checkpoint, encoder, other) for other in kept):
+        if not any(_same(checkpoint, encoder, earlier) for earlier in kept):
             kept.append(encoder)
     return kept
 
 
-def _same(checkpoint: Checkpoint, one: Candidate, other: Candidate) -> bool:
+def _same(checkpoint: Checkpoint, left: Candidate, right: Candidate) -> bool:
     def data(encoder: Candidate, name: str) -> tuple[Any, ...]:
         record = checkpoint.containers[encoder.container][encoder.tensors[name]]
         return (*record[1:], bytes(checkpoint.data(name, record)))
@@ -267,16 +276,22 @@ def _same(checkpoint: Checkpoint, one: Candidate, other: Candidate) -> bool:
     def same(name: str) -> bool:
         first, second = (
             checkpoint.containers[encoder.container][encoder.tensors[name]]
-            for encoder in (one, other)
+            for encoder in (left, right)
         )
-        return first == second or data(one, name) == data(other, name)
+        return first == second or data(left, name) == data(right, name)
 
-    return one.tensors.keys() == other.tensors.keys() and all(map(same, one.tensors))
+    return left.tensors.keys() == right.tensors.keys() and all(map(same, left.tensors))
 
 
-def _beside(checkpoint: Checkpoint, encoder: Candidate, others: Sequence[Candidate]) -> list[str]:
+def _beside(
+    checkpoint: Checkpoint, encoder: Candidate, passed_over: Sequence[Candidate]
+) -> list[str]:
     """Name the tensors that are in no encoder, as they are called beside the chosen one."""
-    taken = {(one.container, name) for one in (encoder, *others) for name in one.tensors.values()}
+    taken = {
+        (candidate.container, name)
+        for candidate in (encoder, *passed_over)
+        for name in candidate.tensors.values()
+    }
     return [
         name if container == encoder.container or not container else f"{container}.{name}"
         for container, names in checkpoint.containers.items()
@@ -296,7 +311,7 @@ def _shapes_of(checkpoint: Checkpoint, encoder: Candidate) -> dict[str, Shape]:
 
 def _shown(encoder: Candidate, known: Sequence[Candidate]) -> str:
     """Return the shortest prefix by which an encoder can be asked for."""
-    alike = [one for one in known if one.prefix == encoder.prefix]
+    alike = [candidate for candidate in known if candidate.prefix == encoder.prefix]
     return encoder.prefix if len(alike) == 1 else encoder.path
 
 
@@ -339,9 +354,9 @@ def _no_encoder(
         for name in records
     ]
     shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-    whole = [one for one in known if not _fault(checkpoint, one, config)]
+    whole = [candidate for candidate in known if not _fault(checkpoint, candidate, config)]
     way_out = (
-        f"set prefix to {' or '.join(repr(_shown(one, known)) for one in whole)}"
+        f"set prefix to {' or '.join(repr(_shown(candidate, known)) for candidate in whole)}"
         if whole
         else f"give a checkpoint of a {config.architecture} under the names of torchvision, "
         "detectron2, Hugging Face or an nn.Sequential, whatever stands before them"

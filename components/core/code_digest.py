@@ -70,9 +70,9 @@ def reachable(modules: Sequence[str], roots: Sequence[Path]) -> dict[str, str]:
         if module in seen or not tree.counts(module):
             continue
         seen.add(module)
-        if found := tree.find(module):  # else a name in a module
-            files |= found.files()
-            pending += [module.rpartition(".")[0], *found.source.imports]
+        if file := tree.find(module):  # else a name in a module
+            files |= file.files()
+            pending += [module.rpartition(".")[0], *file.source.imports]
     return files
 
 
@@ -130,8 +130,8 @@ class _Tree:
     def counts(self, module: str) -> bool:
         """Say whether neither a module nor a package that it is in can be left out."""
         parent = module.rpartition(".")[0]
-        found = self.find(module)
-        return (found is None or found.source.counts) and (not parent or self.counts(parent))
+        file = self.find(module)
+        return (file is None or file.source.counts) and (not parent or self.counts(parent))
 
     def _find(self, module: str) -> _Module | None:
         top, *names = module.split(".")
@@ -237,7 +237,7 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
     for field in node._fields:
         part = getattr(node, field, None)
         if isinstance(node, ast.JoinedStr):
-            part = [one for one in part or () if getattr(one, "value", None) != ""]
+            part = [piece for piece in part or () if getattr(piece, "value", None) != ""]
         if field not in _SAYS_NOTHING and part not in (None, []):
             yield field, part
 
@@ -253,8 +253,8 @@ def _executed(statement: ast.Expr, loggers: set[str]) -> Iterator[ast.expr]:
         ):
             values = (*arguments, *(keyword.value for keyword in keywords))
             yield from (value for value in values if not _only_reads(value))
-        case other:
-            yield other
+        case expression:
+            yield expression
 
 
 def _only_reads(value: ast.expr) -> bool:

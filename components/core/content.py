@@ -82,7 +82,9 @@ class Content:
         ]
         if not told:
             return []
-        pictures = [sum(count for count, _ in one.pictures.values()) for one in (before, self)]
+        pictures = [
+            sum(count for count, _ in content.pictures.values()) for content in (before, self)
+        ]
         sums = (f"had {pictures[0]} pictures, has {pictures[1]}",) if len({*pictures}) > 1 else ()
         more = (f"and {len(told) - shown} more",) if len(told) > shown else ()
         return [*sums, *told[:shown], *more]
@@ -96,7 +98,7 @@ def describe(path: Path) -> Content:
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         folders = _listed(path) if path.is_file() else list(_walked(path, pool))
-        pictures = {one.name: one.pictures for one in folders if one.pictures}
+        pictures = {folder.name: folder.pictures for folder in folders if folder.pictures}
         names = [(f.name, label) for f in folders for label in f.labels]
         root = path.parent if path.is_file() else path
         hashes = pool.map(_hash, (root / folder / name for folder, name in names))

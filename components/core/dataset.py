@@ -87,15 +87,15 @@ def datasets() -> list[Dataset]:
     Raises:
         UsageError: if two have one name.
     """
-    found: dict[str, Dataset] = {}
+    known: dict[str, Dataset] = {}
     for folder in _folders():
-        for one in getattr(importlib.import_module(f"{_PACKAGE}.{folder}"), "DATASETS", ()):
-            if found.setdefault(one.name, one) != one:
+        for dataset in getattr(importlib.import_module(f"{_PACKAGE}.{folder}"), "DATASETS", ()):
+            if known.setdefault(dataset.name, dataset) != dataset:
                 raise UsageError(
-                    f"two data sets are called {one.name!r}: in {found[one.name].folder} and in "
-                    f"{one.folder}; rename one of them"
+                    f"two data sets are called {dataset.name!r}: in "
+                    f"{known[dataset.name].folder} and in {dataset.folder}; rename one of them"
                 )
-    return [found[name] for name in sorted(found)]
+    return [known[name] for name in sorted(known)]
 
 
 def find_dataset(name: str, kind: Kind | None = None) -> Dataset:
@@ -104,19 +104,19 @@ def find_dataset(name: str, kind: Kind | None = None) -> Dataset:
     Raises:
         UsageError: if there is none, naming the nearest.
     """
-    fitting = [one for one in datasets() if kind is None or kind in one.readers]
-    found = [one for one in fitting if one.name == name]
-    if not found and kind:
-        found = [one for one in fitting if one.folder == f"{_PACKAGE}.{name}"]
-    if len(found) != 1:
-        names = [one.name for one in fitting]
+    fitting = [dataset for dataset in datasets() if kind is None or kind in dataset.readers]
+    named = [dataset for dataset in fitting if dataset.name == name]
+    if not named and kind:
+        named = [dataset for dataset in fitting if dataset.folder == f"{_PACKAGE}.{name}"]
+    if len(named) != 1:
+        names = [dataset.name for dataset in fitting]
         told = f" for {kind}" if kind else ""
         hint = nearest(name, names)
         raise UsageError(
             f"no data set{told} is called {name!r}{f'{hint} There' if hint else '; there'} are "
             f"{', '.join(names)}"
         )
-    return found[0]
+    return named[0]
 
 
 def of_kind(*kinds: Kind) -> Callable[[str], str]:
@@ -133,13 +133,13 @@ def dataset_roots() -> list[Path]:
 def further_folders(package: str, own: Iterable[str]) -> list[str]:
     """Find a package's folders on Python's path beside those that are known."""
     known = {Path(folder).resolve() for folder in own}
-    found = []
+    further = []
     for entry in sys.path:
         folder = Path(entry, *package.split(".")).resolve()
         if folder.is_dir() and folder not in known:
             known.add(folder)
-            found.append(str(folder))
-    return found
+            further.append(str(folder))
+    return further
 
 
 def _folders() -> Iterator[str]:

@@ -155,7 +155,9 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
             manifests=manifests,
             identity={
                 "config": json.loads(invocation.config.to_json()),
-                "inputs": {name: one.digest for name, one in lineages.items() if one.digest},
+                "inputs": {
+                    name: lineage.digest for name, lineage in lineages.items() if lineage.digest
+                },
                 "data": {} if ports.helper or not stage.resumable else _content(lineages, paths),
                 "code": code_of(stage, invocation.config).digest,
             },
@@ -230,7 +232,7 @@ def _verified(
 
 def _content(lineages: Mapping[str, Lineage], paths: Mapping[str, Path]) -> dict[str, JsonValue]:
     """Say what each mounted data set holds, by port; where it is mounted does not matter."""
-    mounted = {name: paths[name] for name, one in lineages.items() if one.origin == "mount"}
+    mounted = {name: paths[name] for name, lineage in lineages.items() if lineage.origin == "mount"}
     known: dict[Path, JsonValue] = {path: describe(path).to_json() for path in {*mounted.values()}}
     return {name: known[path] for name, path in mounted.items()}
 

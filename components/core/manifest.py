@@ -168,13 +168,13 @@ def verify(folder: Path) -> Manifest:
         DataError: naming the files that are missing, changed or not listed.
     """
     manifest = read_manifest(folder)
-    found = hash_folder(folder)
-    faults = [f"{name} is missing" for name in manifest.files if name not in found]
-    faults += [f"{name} is not in the manifest" for name in found if name not in manifest.files]
+    present = hash_folder(folder)
+    faults = [f"{name} is missing" for name in manifest.files if name not in present]
+    faults += [f"{name} is not in the manifest" for name in present if name not in manifest.files]
     for name, entry in manifest.files.items():
-        if name in found and found[name] != entry:
+        if name in present and present[name] != entry:
             faults.append(
-                f"{name} has {found[name].size} bytes, SHA-256 {found[name].sha256[:12]}; "
+                f"{name} has {present[name].size} bytes, SHA-256 {present[name].sha256[:12]}; "
                 f"expected {entry.size} bytes, {entry.sha256[:12]}"
             )
     if faults:

@@ -158,8 +158,8 @@ class Stage(Generic[C]):
             argv += ["--changes", changes]
         for port, source in inputs.items():
             if isinstance(source, Mapping):
-                for key, one in source.items():
-                    argv += _input_argument(f"{port}.{key}", one)
+                for key, entry in source.items():
+                    argv += _input_argument(f"{port}.{key}", entry)
             else:
                 argv += _input_argument(port, source)
         for port, path in outputs.items():
@@ -284,7 +284,7 @@ class _Reader(Generic[C]):
         self.config, self.changes = "{}", "{}"
         self.inputs: dict[str, Source | dict[str, Source]] = {}
         self.outputs: dict[str, str] = {}
-        self.others: dict[str, str] = {}
+        self.options: dict[str, str] = {}
 
     def read(self, arguments: Sequence[str]) -> Invocation[C]:
         rest = list(arguments)
@@ -309,8 +309,8 @@ class _Reader(Generic[C]):
             config=read_config(self.stage.config, self.config, self.changes),
             inputs=self.inputs,
             outputs=self.outputs,
-            state=self.others.get("--state"),
-            executor_input=self.others.get("--executor-input"),
+            state=self.options.get("--state"),
+            executor_input=self.options.get("--executor-input"),
         )
 
     def _take(self, option: str, value: str) -> None:
@@ -320,7 +320,7 @@ class _Reader(Generic[C]):
         elif option == "--changes":
             self.changes = value
         elif option in ("--state", "--executor-input"):
-            self.others[option] = value
+            self.options[option] = value
         elif group in ("--input", "--mount"):
             self._take_input(option, name, Mount(value) if group == "--mount" else value)
         elif group == "--output" and name in self.stage.outputs:

@@ -43,9 +43,9 @@ def with_own_ids(document: Record) -> Record:
     Exports may begin anew in each image.
     """
     records = document["annotations"]
-    if len({one["id"] for one in records}) == len(records):
+    if len({record["id"] for record in records}) == len(records):
         return document
-    numbered = [{**one, "id": number} for number, one in enumerate(records, 1)]
+    numbered = [{**record, "id": number} for number, record in enumerate(records, 1)]
     return {**document, "annotations": numbered}
 
 
@@ -56,7 +56,9 @@ def _missing(document: Record) -> Iterator[str]:
             yield f"has no list {name!r}"
             continue
         for position, record in enumerate(records):
-            gone = [one for one in fields if not isinstance(record, dict) or one not in record]
+            gone = [
+                field for field in fields if not isinstance(record, dict) or field not in record
+            ]
             if gone:
                 yield f"{name}[{position}] has no {', '.join(gone)}"
 
@@ -68,7 +70,7 @@ def _inconsistent(document: Record, kind: Kind) -> Iterator[str]:
     if not images:
         yield "has no images: the split is empty"
     for name in ("images", "categories"):
-        for identity, count in Counter(one["id"] for one in document[name]).items():
+        for identity, count in Counter(entry["id"] for entry in document[name]).items():
             if count > 1:
                 yield f"{count} {name} share the id {identity}"
     for annotation in document["annotations"]:

@@ -205,13 +205,13 @@ def _pairs(truth: Path, predictions: Path, what: str, kind: str) -> Iterator[tup
     files = sorted(predictions.rglob(f"*.{kind}"))
     for path in paths:
         image = "_".join(path.name.split("_")[:3])
-        found = [file for file in files if file.name.startswith(image)]
-        if len(found) != 1:
+        matching = [file for file in files if file.name.startswith(image)]
+        if len(matching) != 1:
             raise DataError(
-                f"{predictions} has {len(found)} files {image}*.{kind}; each image of {truth} "
+                f"{predictions} has {len(matching)} files {image}*.{kind}; each image of {truth} "
                 "needs one, with no line in it if nothing was found"
             )
-        yield path, found[0]
+        yield path, matching[0]
 
 
 def _match(truth: Labels, instances: Sequence[Instance], file: Path) -> dict[int, _Scene]:
@@ -219,7 +219,14 @@ def _match(truth: Labels, instances: Sequence[Instance], file: Path) -> dict[int
     labels, pixels = np.unique(truth, return_counts=True)
     sizes = dict(zip(labels.tolist(), pixels.tolist(), strict=True))
     scenes = {
-        label: _Scene([_True(one, sizes[one]) for one in sizes if _label(one) == label], [])
+        label: _Scene(
+            [
+                _True(identity, size)
+                for identity, size in sizes.items()
+                if _label(identity) == label
+            ],
+            [],
+        )
         for label in THINGS
     }
     for instance in instances:
@@ -235,8 +242,16 @@ def _match(truth: Labels, instances: Sequence[Instance], file: Path) -> dict[int
             _Predicted(
                 score=instance.score,
                 pixels=int(counts.sum()),
-                void=sum(n for one, n in shared.items() if one < INSTANCE and one not in CLASSES),
-                shared={one: n for one, n in shared.items() if _label(one) == instance.label},
+                void=sum(
+                    n
+                    for identity, n in shared.items()
+                    if identity < INSTANCE and identity not in CLASSES
+                ),
+                shared={
+                    identity: n
+                    for identity, n in shared.items()
+                    if _label(identity) == instance.label
+                },
             )
         )
     return scenes
@@ -254,11 +269,19 @@ def _average_precision(scenes: Sequence[_Scene], threshold: float) -> float:
     for scene in scenes:
         for true in scene.true:
             if true.counts:
-                scores = [one.score for one in scene.predicted if _iou(one, true) > threshold]
+                scores = [
+                    predicted.score
+                    for predicted in scene.predicted
+                    if _iou(predicted, true) > threshold
+                ]
                 right += sorted(scores)[-1:]
                 wrong += sorted(scores)[:-1]
                 missed += not scores
-        wrong += [one.score for one in scene.predicted if _mistaken(one, scene, threshold)]
+        wrong += [
+            predicted.score
+            for predicted in scene.predicted
+            if _mistaken(predicted, scene, threshold)
+        ]
     return _area(np.array(right), np.array(wrong), missed)
 
 
@@ -284,9 +307,9 @@ def _area(right: npt.NDArray[np.float64], wrong: npt.NDArray[np.float64], missed
     if not right.size:
         return 0.0
     scores = np.unique(np.concatenate((right, wrong)))
-    found = (right >= scores[:, None]).sum(1)
+    hits = (right >= scores[:, None]).sum(1)
     mistakes = (wrong >= scores[:, None]).sum(1)
-    precision = np.append(found / (found + mistakes), 1.0)
-    recall = np.append(found / (right.size + missed), 0.0)
+    precision = np.append(hits / (hits + mistakes), 1.0)
+    recall = np.append(hits / (right.size + missed), 0.0)
     padded = np.concatenate((recall[:1], recall, [0.0]))
     return float(precision @ ((padded[:-2] - padded[2:]) / 2))

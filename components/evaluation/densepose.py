@@ -70,9 +70,12 @@ def evaluate_densepose(annotations: Record, results: Sequence[Record], surface: 
     check_annotations(annotations, "bbox")
     check_results(results, annotations, "bbox")
     refuse("the predictions", list(_faults(results)), "encode_iuv writes the fields of a result")
-    true, found = _by_scene(annotations["annotations"]), _by_scene(results)
-    scenes = [_Scene(true[key], found[key], surface) for key in sorted(true.keys() | found.keys())]
-    precisions = {name: _precision(scenes, area) for name, area in AREAS.items()}
+    true, predicted = _by_image(annotations["annotations"]), _by_image(results)
+    images = [
+        _Persons(true[key], predicted[key], surface)
+        for key in sorted(true.keys() | predicted.keys())
+    ]
+    precisions = {name: _precision(images, area) for name, area in AREAS.items()}
     return Figures(
         defined(
             {
@@ -85,31 +88,35 @@ def evaluate_densepose(annotations: Record, results: Sequence[Record], surface: 
     )
 
 
-class _Scene:
-    """The true and the found persons of an image, and how similar they are."""
+class _Persons:
+    """The true and the predicted persons of an image, and how similar they are."""
 
-    def __init__(self, true: Sequence[Record], found: Sequence[Record], surface: Surface) -> None:
-        order = np.argsort([-one["score"] for one in found], kind="stable")[:DETECTIONS]
-        chosen = [found[index] for index in order]
-        self.category = (*true, *found)[0]["category_id"]
-        self.scores = np.array([one["score"] for one in chosen])
-        self.found_areas = np.array([one["bbox"][2] * one["bbox"][3] for one in chosen])
-        self.true_areas = np.array([one["area"] for one in true])
-        self.crowd = np.array([bool(one.get("iscrowd", 0)) for one in true], bool)
-        self.unmarked = np.array(["dp_x" not in one for one in true], bool)
+    def __init__(
+        self, true: Sequence[Record], predicted: Sequence[Record], surface: Surface
+    ) -> None:
+        order = np.argsort([-result["score"] for result in predicted], kind="stable")[:DETECTIONS]
+        chosen = [predicted[index] for index in order]
+        self.category = (*true, *predicted)[0]["category_id"]
+        self.scores = np.array([result["score"] for result in chosen])
+        self.predicted_areas = np.array(
+            [result["bbox"][2] * result["bbox"][3] for result in chosen]
+        )
+        self.true_areas = np.array([person["area"] for person in true])
+        self.crowd = np.array([bool(person.get("iscrowd", 0)) for person in true], bool)
+        self.unmarked = np.array(["dp_x" not in person for person in true], bool)
         self.similarity = np.zeros((len(chosen), len(true)))
         self.overlap = np.zeros_like(self.similarity)
         if not self.similarity.size:
             return
-        boxes = [np.array([one["bbox"] for one in many], float) for many in (chosen, true)]
+        boxes = [np.array([record["bbox"] for record in many], float) for many in (chosen, true)]
         self.overlap = bbox_iou(boxes[0], boxes[1], self.crowd)
-        charts = [decode_iuv(one) for one in chosen]
+        charts = [decode_iuv(result) for result in chosen]
         for column, person in enumerate(true):
             if not self.unmarked[column]:
                 points = _Points(person, surface)
                 self.similarity[:, column] = [
-                    points.similarity(one["bbox"], iuv)
-                    for one, iuv in zip(chosen, charts, strict=True)
+                    points.similarity(result["bbox"], iuv)
+                    for result, iuv in zip(chosen, charts, strict=True)
                 ]
 
     def match(self, area: tuple[float, float]) -> tuple[Flags, Flags, int]:
@@ -124,7 +131,7 @@ class _Scene:
         matching = _Matching(
             self.similarity[:, order], self.overlap[:, order], ignored[order], self.crowd[order]
         )
-        outside = (self.found_areas < area[0]) | (self.found_areas > area[1])
+        outside = (self.predicted_areas < area[0]) | (self.predicted_areas > area[1])
         return (
             matching.matched,
             matching.neutral | (~matching.matched & outside),
@@ -170,22 +177,22 @@ class _Matching:
     """
 
     def __init__(self, similarity: Array, overlap: Array, ignored: Flags, crowd: Flags) -> None:
-        found, true = similarity.shape
+        detections, persons = similarity.shape
         self.similarity, self.overlap = similarity, overlap
         self.ignored, self.crowd = ignored, crowd
-        self.matched = np.zeros((len(THRESHOLDS), found), bool)
-        self.neutral = np.full((len(THRESHOLDS), found), bool(ignored.all()))
-        self.taken = np.zeros((len(THRESHOLDS), true), bool)
+        self.matched = np.zeros((len(THRESHOLDS), detections), bool)
+        self.neutral = np.full((len(THRESHOLDS), detections), bool(ignored.all()))
+        self.taken = np.zeros((len(THRESHOLDS), persons), bool)
         for level, threshold in enumerate(THRESHOLDS):
-            for one in range(found):
-                self._by_points(level, one, min(threshold, 1 - 1e-10))
-        for one in range(found):
-            self._by_box(one)
+            for detection in range(detections):
+                self._by_points(level, detection, min(threshold, 1 - 1e-10))
+        for detection in range(detections):
+            self._by_box(detection)
 
-    def _by_points(self, level: int, one: int, best: float) -> None:
+    def _by_points(self, level: int, detection: int, best: float) -> None:
         """Match with the most similar person; one that counts goes first."""
         chosen = -1
-        for index, similarity in enumerate(self.similarity[one]):
+        for index, similarity in enumerate(self.similarity[detection]):
             if self.taken[level, index] and not self.crowd[index]:
                 continue
             if chosen > -1 and not self.ignored[chosen] and self.ignored[index]:
@@ -193,41 +200,41 @@ class _Matching:
             if similarity >= best and similarity > 0:
                 best, chosen = similarity, index
         if chosen > -1:
-            self.neutral[level, one] = self.ignored[chosen]
-            self.matched[level, one] = self.taken[level, chosen] = True
+            self.neutral[level, detection] = self.ignored[chosen]
+            self.matched[level, detection] = self.taken[level, chosen] = True
 
-    def _by_box(self, one: int) -> None:
+    def _by_box(self, detection: int) -> None:
         """Let what is no match at the last threshold share the fate of the person in its box."""
-        if self.matched[-1, one]:
+        if self.matched[-1, detection]:
             return
         free = ~self.taken[-1] | self.crowd
-        candidates = np.flatnonzero(free & (self.overlap[one] >= SAME_PERSON))
+        candidates = np.flatnonzero(free & (self.overlap[detection] >= SAME_PERSON))
         if candidates.size:
-            overlaps = self.overlap[one][candidates]
+            overlaps = self.overlap[detection][candidates]
             chosen = candidates[np.flatnonzero(overlaps == overlaps.max())[-1]]
-            self.neutral[:, one] = self.ignored[chosen]
+            self.neutral[:, detection] = self.ignored[chosen]
             if self.ignored[chosen]:
-                self.matched[-1, one] = self.taken[-1, chosen] = True
+                self.matched[-1, detection] = self.taken[-1, chosen] = True
 
 
-def _precision(scenes: Sequence[_Scene], area: tuple[float, float]) -> Array:
+def _precision(images: Sequence[_Persons], area: tuple[float, float]) -> Array:
     """Return precision by threshold, recall and class, (10, 101, C)."""
-    of_class: Mapping[int, list[_Scene]] = defaultdict(list)
-    for scene in scenes:
-        of_class[scene.category].append(scene)
+    of_class: Mapping[int, list[_Persons]] = defaultdict(list)
+    for persons in images:
+        of_class[persons.category].append(persons)
     curves = [_curve(many, area) for many in of_class.values()]
     return np.stack(curves, -1) if curves else np.empty((len(THRESHOLDS), len(_RECALLS), 0))
 
 
-def _curve(scenes: Sequence[_Scene], area: tuple[float, float]) -> Array:
+def _curve(images: Sequence[_Persons], area: tuple[float, float]) -> Array:
     """Return a class's precision by threshold and recall, (10, 101); -1 without truth."""
-    matches = [scene.match(area) for scene in scenes]
+    matches = [persons.match(area) for persons in images]
     total = sum(number for _, _, number in matches)
     if not total:
         return np.full((len(THRESHOLDS), len(_RECALLS)), -1.0)
-    order = np.argsort(-np.concatenate([scene.scores for scene in scenes]), kind="stable")
-    matched = np.concatenate([one for one, _, _ in matches], axis=1)[:, order]
-    neutral = np.concatenate([one for _, one, _ in matches], axis=1)[:, order]
+    order = np.argsort(-np.concatenate([persons.scores for persons in images]), kind="stable")
+    matched = np.concatenate([flags for flags, _, _ in matches], axis=1)[:, order]
+    neutral = np.concatenate([flags for _, flags, _ in matches], axis=1)[:, order]
     right = np.cumsum(matched & ~neutral, axis=1, dtype=float)
     wrong = np.cumsum(~matched & ~neutral, axis=1, dtype=float)
     precision = right / (right + wrong + np.spacing(1))
@@ -237,12 +244,12 @@ def _curve(scenes: Sequence[_Scene], area: tuple[float, float]) -> Array:
     return np.take_along_axis(padded, np.array(places), axis=1)
 
 
-def _by_scene(records: Sequence[Record]) -> dict[tuple[int, int], list[Record]]:
+def _by_image(records: Sequence[Record]) -> dict[tuple[int, int], list[Record]]:
     """Group by class and image."""
-    scenes: dict[tuple[int, int], list[Record]] = defaultdict(list)
+    images: dict[tuple[int, int], list[Record]] = defaultdict(list)
     for record in records:
-        scenes[record["category_id"], record["image_id"]].append(record)
-    return scenes
+        images[record["category_id"], record["image_id"]].append(record)
+    return images
 
 
 def _faults(results: Sequence[Record]) -> Iterator[str]:

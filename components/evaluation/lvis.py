@@ -46,7 +46,9 @@ def evaluate_lvis(annotations: Record, results: Sequence[Record], kind: Kind) ->
     precision = precisions(evaluation)
     categories = sorted(annotations["categories"], key=lambda category: category["id"])
     groups = {
-        f"AP{letter}": average(precision[:, :, [one["frequency"] == letter for one in categories]])
+        f"AP{letter}": average(
+            precision[:, :, [category["frequency"] == letter for category in categories]]
+        )
         for letter in _FREQUENCIES
     }
     return Figures(
@@ -71,7 +73,7 @@ def most_certain(results: Sequence[Record]) -> list[Record]:
     return [
         result
         for records in of_image.values()
-        for result in sorted(records, key=lambda one: -one["score"])[:DETECTIONS]
+        for result in sorted(records, key=lambda record: -record["score"])[:DETECTIONS]
     ]
 
 

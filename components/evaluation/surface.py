@@ -43,17 +43,17 @@ class Surface:
             parts: Part of each point, (P,); 0 is background.
             uv: Its chart coordinates, (P, 2).
         """
-        found = np.full(len(parts), -1, np.int64)
+        nearest = np.full(len(parts), -1, np.int64)
         for part in self.charts:
             chosen = parts == part
             if chosen.any():
                 index = cdist(self.charts[part], uv[chosen]).argmin(0)
-                found[chosen] = self.vertices[part][index]
-        return found
+                nearest[chosen] = self.vertices[part][index]
+        return nearest
 
-    def distance(self, one: Indices, other: Indices) -> Array:
+    def distance(self, first: Indices, second: Indices) -> Array:
         """Return the geodesic distances between vertices, (P,); infinite to no vertex."""
-        high, low = np.maximum(one, other), np.minimum(one, other)
+        high, low = np.maximum(first, second), np.minimum(first, second)
         apart = np.where((low >= 0) & (high != low), high * (high - 1) // 2 + low, 0)
         metres = self.distances[apart].astype(np.float64)
         return np.where(low < 0, np.inf, np.where(high == low, 0.0, metres))

@@ -60,7 +60,7 @@ class Truth:
 
     def of(self, name: str) -> "Truth":
         """Return the objects of one class."""
-        chosen = [index for index, one in enumerate(self.names) if one == name]
+        chosen = [index for index, category in enumerate(self.names) if category == name]
         return Truth((name,) * len(chosen), self.boxes[chosen], self.difficult[chosen])
 
 
@@ -96,8 +96,8 @@ def write_results(
         corners = " ".join(f"{value:.6f}" for value in (left + 1, top + 1, right, bottom))
         lines[detection.category].append(f"{detection.image} {detection.score:.6f} {corners}\n")
     refuse(folder, faults, _WAY_OUT)
-    for name, found in lines.items():
-        (folder / result_file(split, name)).write_text("".join(found), "utf-8")
+    for name, of_class in lines.items():
+        (folder / result_file(split, name)).write_text("".join(of_class), "utf-8")
 
 
 def evaluate_voc(
@@ -122,8 +122,8 @@ def evaluate_voc(
     points, areas = {}, {}
     for name in classes:
         scored = _read_results(folder / result_file(split, name), truth)
-        objects = {image: one.of(name) for image, one in truth.items()}
-        if any((~one.difficult).any() for one in objects.values()):
+        objects = {image: true.of(name) for image, true in truth.items()}
+        if any((~true.difficult).any() for true in objects.values()):
             curves = _curves(scored, objects)
             points[name] = [eleven_points(*curve) * 100 for curve in curves]
             areas[name] = [area_under(*curve) * 100 for curve in curves]
@@ -166,10 +166,10 @@ def _curves(
     """Return recall and precision along falling scores, for each threshold."""
     order = np.argsort([-score for _, score, _ in scored], kind="stable")
     first, count = {}, 0  # objects of all images in one row
-    for image, one in objects.items():
+    for image, true in objects.items():
         first[image] = count
-        count += len(one.boxes)
-    difficult = np.concatenate([one.difficult for one in objects.values()])
+        count += len(true.boxes)
+    difficult = np.concatenate([true.difficult for true in objects.values()])
     overlap, claimed = np.full(len(scored), -np.inf), np.zeros(len(scored), np.int64)
     for place, index in enumerate(order):
         image, _, box = scored[index]

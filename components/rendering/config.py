@@ -15,17 +15,17 @@ class PicturesConfig(Config):
     """Pictures with several digits, each an instance with mask, keypoints and surface."""
 
     pixels: Annotated[int, Field(ge=64, le=1024)] = 96
-    """longer side of a picture, pixels"""
+    """Longer side of a picture, pixels."""
     train: Annotated[int, Field(ge=20)] = 400
-    """training pictures of COCO and LVIS; the other data sets have half of them each"""
+    """Training pictures of COCO and LVIS; the other data sets have half of them each."""
     val: Annotated[int, Field(ge=20)] = 100
-    """validation pictures of COCO and LVIS; the other data sets have half of them each"""
+    """Validation pictures of COCO and LVIS; the other data sets have half of them each."""
     digits: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=20)]] = (1, 4)
-    """in a picture, least and most"""
+    """In a picture, least and most."""
     digit_size: tuple[Fraction, Fraction] = (0.36, 0.6)
-    """side of a digit over the picture's shorter side, least and most"""
+    """Side of a digit over the picture's shorter side, least and most."""
     crowds: Fraction = 0.08
-    """share of COCO's and Cityscapes' pictures with many tiny digits of one kind, one crowd"""
+    """Share of COCO's and Cityscapes' pictures with many tiny digits of one kind, one crowd."""
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -39,27 +39,27 @@ class DigitsConfig(Config):
     """Scenes with real handwritten digits; every size that matters for the miniature."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """of the scenes; which digits are for training never depends on it"""
+    """Of the scenes; which digits are for training never depends on it."""
     pixels: Annotated[int, Field(ge=16, le=512)] = 48
-    """side of a scene, pixels"""
+    """Side of a scene, pixels."""
     train_scenes: Annotated[int, Field(ge=10)] = 4200
-    """training scenes of each layout, from 1,400 digits"""
+    """Training scenes of each layout, from 1,400 digits."""
     val_scenes: Annotated[int, Field(ge=10)] = 397
-    """validation scenes of each layout, from 397 other digits"""
+    """Validation scenes of each layout, from 397 other digits."""
     digit_size: tuple[Fraction, Fraction] = (0.62, 0.92)
-    """side of the main digit over that of the scene, least and most"""
+    """Side of the main digit over that of the scene, least and most."""
     texture: Fraction = 0.25
-    """strength of the texture behind the digits; 0 for a plain ground"""
+    """Strength of the texture behind the digits; 0 for a plain ground."""
     colours: Annotated[int, Field(ge=0, le=64)] = 0
-    """hues of the ground, a scene has one of them; 0 for a grey ground"""
+    """Hues of the ground, a scene has one of them; 0 for a grey ground."""
     companions: Annotated[int, Field(ge=0, le=8)] = 0
-    """most small, faint digits beside the main one"""
+    """Most small, faint digits beside the main one."""
     imbalance: Annotated[float, Field(ge=1)] = 10.0
-    """iNaturalist layout: training images of the commonest category over those of the rarest"""
+    """In iNaturalist's layout: training images of the commonest category over the rarest's."""
     pictures: PicturesConfig = PicturesConfig()
-    """with several digits, of the layouts for detection and segmentation"""
+    """With several digits, of the layouts for detection and segmentation."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
-    """of every image file"""
+    """Of every image file."""
 
     @model_validator(mode="after")
     def _sizes_ascend(self) -> Self:
@@ -69,4 +69,4 @@ class DigitsConfig(Config):
 
     def layouts(self) -> Mapping[str, str]:
         """Return the data set that each output is laid out as."""
-        return {one.name: one.name for one in datasets() if one.miniature}
+        return {dataset.name: dataset.name for dataset in datasets() if dataset.miniature}

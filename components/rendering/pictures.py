@@ -157,13 +157,13 @@ def render_picture(
         placed += _place_crowd(digits, crowd, shape, generator)
     tiny = len(placed)
     for pick in picks:
-        found = _place(
-            digits, pick, config.digit_size, shape, others=placed[tiny:], generator=generator
+        digit = _place(
+            digits, pick, config.digit_size, shape, neighbours=placed[tiny:], generator=generator
         )
-        if found is not None:
-            placed.append(found)
-    for one in placed:
-        light += _stroke(one) * (np.float32(generator.uniform(170, 235)) - light)
+        if digit is not None:
+            placed.append(digit)
+    for digit in placed:
+        light += _stroke(digit) * (np.float32(generator.uniform(170, 235)) - light)
     light += generator.normal(0, 3, light.shape).astype(np.float32)
     tint = generator.uniform(0.94, 1.06, 3).astype(np.float32)
     pixels = np.clip(light[..., None] * tint, 0, 255).astype(np.uint8)
@@ -176,11 +176,11 @@ def trace(mask: Pixels) -> tuple[Polygon, ...]:
         mask.astype(np.uint8), None, fx=_TRACE, fy=_TRACE, interpolation=cv2.INTER_NEAREST
     )
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = (cv2.approxPolyDP(one, _ROUGHNESS, closed=True)[:, 0] for one in contours)
+    outlines = (cv2.approxPolyDP(contour, _ROUGHNESS, closed=True)[:, 0] for contour in contours)
     return tuple(
-        ((one + 0.5) / _TRACE).round(2)
-        for one in outlines
-        if len(one) >= 3 and cv2.contourArea(one) >= _LEAST_AREA * _TRACE**2
+        ((outline + 0.5) / _TRACE).round(2)
+        for outline in outlines
+        if len(outline) >= 3 and cv2.contourArea(outline) >= _LEAST_AREA * _TRACE**2
     )
 
 
@@ -190,7 +190,7 @@ def _place(
     size: tuple[float, float],
     shape: tuple[int, int],
     *,
-    others: Sequence[_Placed],
+    neighbours: Sequence[_Placed],
     generator: np.random.Generator,
 ) -> _Placed | None:
     """Put a digit where it hides no other too much, wholly inside; None if there is no place."""
@@ -203,7 +203,11 @@ def _place(
         ink = draw(digits.images[pick.which], place, (shape[1], shape[0]))
         outline = _silhouette(ink)
         covers = max(
-            ((outline & one.outline).sum() / one.outline.sum() for one in others), default=0
+            (
+                (outline & neighbour.outline).sum() / neighbour.outline.sum()
+                for neighbour in neighbours
+            ),
+            default=0,
         )
         if covers <= _HIDDEN and outline.sum() > _LEAST_AREA:
             return _Placed(pick, place, ink, outline)
@@ -215,15 +219,15 @@ def _place_crowd(
 ) -> list[_Placed]:
     """Put tiny digits of one kind close together."""
     corner = np.array([generator.uniform(0.1, 0.45) * side for side in shape[::-1]])
-    found = []
+    crowd = []
     for _ in range(int(generator.integers(*_CROWD))):
         which = int(generator.choice(digits.of_class(label)))
         scale = generator.uniform(*_TINY) * min(shape) / DIGIT_SIDE
         centre = corner + generator.uniform(0.05, 0.4, 2) * min(shape)
         place = placement(scale * random_turn(generator), centre)
         ink = draw(digits.images[which], place, (shape[1], shape[0]))
-        found.append(_Placed(Pick(which), place, ink, _silhouette(ink)))
-    return found
+        crowd.append(_Placed(Pick(which), place, ink, _silhouette(ink)))
+    return crowd
 
 
 def _silhouette(ink: Ink) -> Pixels:
@@ -234,16 +238,16 @@ def _silhouette(ink: Ink) -> Pixels:
     return filled
 
 
-def _stroke(one: _Placed) -> Ink:
+def _stroke(digit: _Placed) -> Ink:
     """Return the ink of a digit in its style."""
-    match STYLES[one.pick.style]:
+    match STYLES[digit.pick.style]:
         case "hollow":
-            inner = cv2.erode(one.ink, np.ones((3, 3), np.uint8))
-            return np.asarray(one.ink * (1 - 0.9 * inner), np.float32)
+            inner = cv2.erode(digit.ink, np.ones((3, 3), np.uint8))
+            return np.asarray(digit.ink * (1 - 0.9 * inner), np.float32)
         case "striped":
-            rows = np.arange(len(one.ink), dtype=np.float32)[:, None]
-            return np.asarray(one.ink * (0.3 + 0.7 * (rows // 2 % 2)), np.float32)
-    return one.ink
+            rows = np.arange(len(digit.ink), dtype=np.float32)[:, None]
+            return np.asarray(digit.ink * (0.3 + 0.7 * (rows // 2 % 2)), np.float32)
+    return digit.ink
 
 
 def _things(digits: Digits, placed: Sequence[_Placed], tiny: int) -> list[Thing]:
@@ -251,13 +255,13 @@ def _things(digits: Digits, placed: Sequence[_Placed], tiny: int) -> list[Thing]
     shape = placed[0].outline.shape if placed else (0, 0)
     covered = np.zeros(shape, np.bool_)
     things = []
-    for one in reversed(placed[tiny:]):
-        polygons = trace(one.outline & ~covered)
+    for digit in reversed(placed[tiny:]):
+        polygons = trace(digit.outline & ~covered)
         if polygons:
-            things.append(_thing(digits, one, polygons, covered))
-        covered = covered | one.outline
+            things.append(_thing(digits, digit, polygons, covered))
+        covered = covered | digit.outline
     if tiny:
-        outline = np.logical_or.reduce([one.outline for one in placed[:tiny]])
+        outline = np.logical_or.reduce([digit.outline for digit in placed[:tiny]])
         crowd = outline & ~covered
         if crowd.sum() >= _LEAST_AREA:
             label = int(digits.labels[placed[0].pick.which])
@@ -266,22 +270,22 @@ def _things(digits: Digits, placed: Sequence[_Placed], tiny: int) -> list[Thing]
     return things[::-1]
 
 
-def _thing(digits: Digits, one: _Placed, polygons: tuple[Polygon, ...], covered: Pixels) -> Thing:
-    height, width = one.outline.shape
-    points = _ink_points(digits.images[one.pick.which])
-    pixels = _keypoints(points) @ one.place[:, :2].T + one.place[:, 2]
+def _thing(digits: Digits, digit: _Placed, polygons: tuple[Polygon, ...], covered: Pixels) -> Thing:
+    height, width = digit.outline.shape
+    points = _ink_points(digits.images[digit.pick.which])
+    pixels = _keypoints(points) @ digit.place[:, :2].T + digit.place[:, 2]
     x, y = np.clip(np.round(pixels), 0, (width - 1, height - 1)).astype(np.int64).T
     visibility = np.where(covered[y, x], 1, 2)
     return Thing(
-        label=int(digits.labels[one.pick.which]),
-        style=one.pick.style,
-        source=int(digits.sources[one.pick.which]),
+        label=int(digits.labels[digit.pick.which]),
+        style=digit.pick.style,
+        source=int(digits.sources[digit.pick.which]),
         crowd=False,
-        outline=one.outline,
+        outline=digit.outline,
         mask=rle.fill(polygons, height, width),
         polygons=polygons,
         keypoints=np.stack([x, y, visibility], axis=1),
-        to_sheet=_to_sheet(points, one.place),
+        to_sheet=_to_sheet(points, digit.place),
     )
 
 

@@ -19,7 +19,7 @@ _COLOUR_LIGHTNESS = 2  # a coloured ground's brightest channel over a grey groun
 
 
 @dataclass(frozen=True)
-class Instance:
+class DrawnDigit:
     """A digit in a scene.
 
     Attributes:
@@ -45,7 +45,7 @@ class Scene:
     """
 
     pixels: npt.NDArray[np.uint8]
-    instances: tuple[Instance, ...]
+    instances: tuple[DrawnDigit, ...]
 
 
 def render_scene(
@@ -61,8 +61,8 @@ def render_scene(
     side = config.pixels
     instances = [_place(config, digits, main, config.digit_size, generator)]
     for _ in range(int(generator.integers(config.companions + 1))):
-        other = int(generator.integers(len(digits.labels)))
-        instances.append(_place(config, digits, other, (0.2, 0.32), generator))
+        companion = int(generator.integers(len(digits.labels)))
+        instances.append(_place(config, digits, companion, (0.2, 0.32), generator))
 
     light = ground((side, side), config.texture, generator)[..., None]
     if config.colours:
@@ -83,14 +83,14 @@ def _place(
     which: int,
     size: tuple[float, float],
     generator: np.random.Generator,
-) -> Instance:
+) -> DrawnDigit:
     """Scale, turn and slant a digit a little and put it somewhere, wholly inside."""
     scale = generator.uniform(*size) * config.pixels / DIGIT_SIDE
     turn = random_turn(generator)
     room = max(0.0, (config.pixels - scale * DIGIT_SIDE) / 2)
     centre = config.pixels / 2 + generator.uniform(-room, room, 2)
     ink = draw(digits.images[which], placement(scale * turn, centre), (config.pixels,) * 2)
-    return Instance(
+    return DrawnDigit(
         label=int(digits.labels[which]),
         source=int(digits.sources[which]),
         box=tuple(cv2.boundingRect((ink > 0.3).astype(np.uint8))),

@@ -28,18 +28,18 @@ Numbers = npt.NDArray[np.float64]
 @cache
 def rectangles() -> Numbers:
     """Return left, top, right and bottom of each part on the unit sheet, (24, 4)."""
-    found = np.zeros((FINE_PARTS, 4))
-    found[0] = (_SIDE, _HEAD, 1 - _SIDE, _WAIST)
-    found[1] = (_SIDE, _WAIST, 1 - _SIDE, 1)
-    found[22] = (_SIDE, 0, 0.5, _HEAD)
+    corners = np.zeros((FINE_PARTS, 4))
+    corners[0] = (_SIDE, _HEAD, 1 - _SIDE, _WAIST)
+    corners[1] = (_SIDE, _WAIST, 1 - _SIDE, 1)
+    corners[22] = (_SIDE, 0, 0.5, _HEAD)
     for row, parts in enumerate(_ROWS):
         for column, part in enumerate(parts):
             left, top = column * _SIDE / 2, row / len(_ROWS)
-            found[part - 1] = (left, top, left + _SIDE / 2, top + 1 / len(_ROWS))
+            corners[part - 1] = (left, top, left + _SIDE / 2, top + 1 / len(_ROWS))
     for part in range(3, FINE_PARTS, 2):
-        left, top, right, bottom = found[part - 1]
-        found[part] = (1 - right, top, 1 - left, bottom)
-    return found
+        left, top, right, bottom = corners[part - 1]
+        corners[part] = (1 - right, top, 1 - left, bottom)
+    return corners
 
 
 def locate(points: Numbers) -> tuple[npt.NDArray[np.int64], Numbers, Numbers]:

@@ -135,7 +135,7 @@ class Checkpointer:
             if different:
                 log.warning("forced to go on from another training's checkpoint", differ=different)
             before = manifest.get("forced", [])
-            self.forced = [*before, *(f"step {step}: {one}" for one in different)]
+            self.forced = [*before, *(f"step {step}: {difference}" for difference in different)]
             return step, state
         return None
 
@@ -201,10 +201,10 @@ class Checkpointer:
         content = {}
         for name, entry in manifest["files"].items():
             content[name] = self.store.read(f"{_prefix(step)}/{name}")
-            found = FileEntry(
+            actual = FileEntry(
                 size=len(content[name]), sha256=hashlib.sha256(content[name]).hexdigest()
             )
-            if found != FileEntry.model_validate(entry):
+            if actual != FileEntry.model_validate(entry):
                 raise DataError(f"{name} is not what was saved")
         tensors = load(content["state.safetensors"])
         document = json.loads(content["state.json"])
@@ -267,7 +267,9 @@ def _put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _differences(saved: State, wanted: State) -> list[str]:
     """Say in words in what two identities differ."""
-    before, now = ({k: v for k, v in one.items() if k != "data"} for one in (saved, wanted))
+    before, now = (
+        {k: v for k, v in identity.items() if k != "data"} for identity in (saved, wanted)
+    )
     return [
         *_differing_values(before, now),
         *_data_differences(saved.get("data", {}), wanted.get("data", {})),
@@ -277,7 +279,7 @@ def _differences(saved: State, wanted: State) -> list[str]:
 def _data_differences(saved: State, wanted: State) -> Iterator[str]:
     for port in sorted({*saved, *wanted}):
         if port in saved and port in wanted:
-            before, now = (Content.from_json(one[port]) for one in (saved, wanted))
+            before, now = (Content.from_json(data[port]) for data in (saved, wanted))
             yield from (f"{port}: {change}" for change in now.changes_since(before))
         else:
             yield f"{port}: " + ("was no mounted data set" if port in wanted else "is not mounted")
@@ -285,12 +287,12 @@ def _data_differences(saved: State, wanted: State) -> Iterator[str]:
 
 def _differing_values(saved: Any, wanted: Any, path: str = "") -> list[str]:
     if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
-        found = []
+        different = []
         for key in sorted({*saved, *wanted}):
             if key not in RESUMABLE_CHANGES:
                 where = f"{path}.{key}" if path else key
-                found += _differing_values(saved.get(key), wanted.get(key), where)
-        return found
+                different += _differing_values(saved.get(key), wanted.get(key), where)
+        return different
     return [] if saved == wanted else [f"{path}: was {saved!r}, now {wanted!r}"]
 
 

@@ -74,5 +74,5 @@ def momenta(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def restore_momenta(optimizer: torch.optim.Optimizer, saved: Sequence[Tensor]) -> None:
     """Copy what `momenta` returned, on any device, into an optimiser of the same parameters."""
-    for own, other in zip(momenta(optimizer), saved, strict=True):
-        own.copy_(other)
+    for momentum, value in zip(momenta(optimizer), saved, strict=True):
+        momentum.copy_(value)

@@ -67,7 +67,10 @@ class LaunchedStep:
             torch.nn.utils.clip_grad_norm_(learned, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return {"loss": loss.detach(), **{name: one.detach() for name, one in figures.items()}}
+        return {
+            "loss": loss.detach(),
+            **{name: figure.detach() for name, figure in figures.items()},
+        }
 
 
 class CapturedStep:
@@ -97,8 +100,8 @@ class CapturedStep:
             return self._launch(batch)
         if self._graph is None:
             self._capture(batch)
-        if {name: one.shape for name, one in batch.items()} != {
-            name: one.shape for name, one in self._inputs.items()
+        if {name: tensor.shape for name, tensor in batch.items()} != {
+            name: tensor.shape for name, tensor in self._inputs.items()
         }:
             return self._launch(batch)
         assert self._graph is not None

@@ -44,7 +44,7 @@ class BackboneCard(Config):
     """What it was trained by: `moco`, `supervised`, `random`, `unknown`, or a recipe's row."""
 
 
-class _Plan(NamedTuple):
+class _ResNet(NamedTuple):
     """Numbers that the shapes of a ResNet follow from."""
 
     stem: int
@@ -54,9 +54,9 @@ class _Plan(NamedTuple):
     expansion: int
 
 
-_PLANS: Mapping[Architecture, _Plan] = {
-    "resnet50": _Plan(64, 7, (3, 4, 6, 3), (64, 128, 256, 512), expansion=4),
-    "resnet_digits": _Plan(16, 3, (1, 1, 1, 1), (16, 32, 64, 128), expansion=1),
+_RESNETS: Mapping[Architecture, _ResNet] = {
+    "resnet50": _ResNet(64, 7, (3, 4, 6, 3), (64, 128, 256, 512), expansion=4),
+    "resnet_digits": _ResNet(16, 3, (1, 1, 1, 1), (16, 32, 64, 128), expansion=1),
 }
 
 
@@ -65,7 +65,7 @@ def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
     A plan is checked against a checkpoint's header by them.
     """
-    plan = _PLANS[architecture]
+    resnet = _RESNETS[architecture]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(convolution: str, norm: str, channels: int, inputs: int, kernel: int) -> None:
@@ -74,13 +74,15 @@ def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
             shapes[f"{norm}.{part}"] = (channels,)
         shapes[f"{norm}.num_batches_tracked"] = ()
 
-    add("conv1", "bn1", plan.stem, 3, plan.kernel)
-    inputs = plan.stem
-    for layer, (blocks, width) in enumerate(zip(plan.blocks, plan.widths, strict=True), start=1):
+    add("conv1", "bn1", resnet.stem, 3, resnet.kernel)
+    inputs = resnet.stem
+    for layer, (blocks, width) in enumerate(
+        zip(resnet.blocks, resnet.widths, strict=True), start=1
+    ):
         for block in range(blocks):
             at = f"layer{layer}.{block}"
-            outputs = width * plan.expansion
-            kernels = (3, 3) if plan.expansion == 1 else (1, 3, 1)
+            outputs = width * resnet.expansion
+            kernels = (3, 3) if resnet.expansion == 1 else (1, 3, 1)
             channels = (inputs, *[width] * (len(kernels) - 1), outputs)
             for number, kernel in enumerate(kernels, start=1):
                 names = f"{at}.conv{number}", f"{at}.bn{number}"

@@ -28,37 +28,37 @@ class AugmentationConfig(Config):
     """
 
     crop: PositiveInt = 224
-    """side of the square view, pixels"""
+    """Side of the square view, pixels."""
     crop_area: tuple[PositiveFloat, PositiveFloat] = (0.2, 1.0)
-    """share of the image's area that a crop covers, least and most"""
+    """Share of the image's area that a crop covers, least and most."""
     crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
-    """width over height of a crop before it is resized, least and most"""
+    """Width over height of a crop before it is resized, least and most."""
     flip_probability: Probability = 0.5
-    """chance of a horizontal flip"""
+    """Chance of a horizontal flip."""
     grayscale_probability: Probability = 0.2
-    """chance that a view loses its colours"""
+    """Chance that a view loses its colours."""
     grayscale: Literal["before_jitter", "after_jitter"] = "before_jitter"
-    """before the jitter as in MoCo v1, or after it as in MoCo v2"""
+    """Before the jitter as in MoCo v1, or after it as in MoCo v2."""
     jitter_probability: Probability = 1.0
-    """chance that a view gets the colour jitter"""
+    """Chance that a view gets the colour jitter."""
     brightness: NonNegativeFloat = 0.4
-    """jitter: factors from 1 - x to 1 + x"""
+    """Jitter: factors from 1 - x to 1 + x."""
     contrast: NonNegativeFloat = 0.4
-    """jitter: factors from 1 - x to 1 + x"""
+    """Jitter: factors from 1 - x to 1 + x."""
     saturation: NonNegativeFloat = 0.4
-    """jitter: factors from 1 - x to 1 + x"""
+    """Jitter: factors from 1 - x to 1 + x."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.4
-    """jitter: turns of the colour circle from -x to x"""
+    """Jitter: turns of the colour circle from -x to x."""
     blur_probability: Probability = 0.0
-    """chance of a Gaussian blur; MoCo v2 has 0.5"""
+    """Chance of a Gaussian blur; MoCo v2 has 0.5."""
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
-    """standard deviation of the blur, pixels of the view, least and most"""
+    """Standard deviation of the blur, pixels of the view, least and most."""
     mean: Channels = IMAGENET_MEAN
-    """subtracted from RGB in 0..1"""
+    """Subtracted from RGB in 0..1."""
     std: Channels = IMAGENET_STD
-    """RGB in 0..1 is divided by it"""
+    """RGB in 0..1 is divided by it."""
     colour: Literal["loader", "device"] = "device"
-    """where colours and blur are computed: by the loading processes, or on the training device"""
+    """Where colours and blur are computed: by the loading processes, or on the training device."""
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -77,13 +77,13 @@ class EvaluationConfig(Config):
     """The one view of an image in evaluation: resize the shorter side, crop the centre."""
 
     resize: PositiveInt = 256
-    """length of the shorter side after resizing, pixels"""
+    """Length of the shorter side after resizing, pixels."""
     crop: PositiveInt = 224
-    """side of the square view, pixels"""
+    """Side of the square view, pixels."""
     mean: Channels = IMAGENET_MEAN
-    """subtracted from RGB in 0..1"""
+    """Subtracted from RGB in 0..1."""
     std: Channels = IMAGENET_STD
-    """RGB in 0..1 is divided by it"""
+    """RGB in 0..1 is divided by it."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -96,13 +96,13 @@ class LoaderConfig(Config):
     """How images reach the training process."""
 
     workers: NonNegativeInt = 8
-    """loading processes for each training process; 0 loads in the training process itself"""
+    """Loading processes for each training process; 0 loads in the training process itself."""
     prefetch: PositiveInt = 4
-    """batches that each loading process prepares ahead"""
+    """Batches that each loading process prepares ahead."""
     cache: NonNegativeInt = 0
-    """decoded images that each loading process keeps in memory, at most this many MiB"""
+    """Decoded images that each loading process keeps in memory, at most this many MiB."""
     max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """share of unreadable images that is tolerated; unless it is 0, one image always is"""
+    """Share of unreadable images that is tolerated; unless it is 0, one image always is."""
 
 
 def moco_v1(crop: int = 224) -> AugmentationConfig:

@@ -83,10 +83,10 @@ class ViewDataset(Dataset[Batch]):
         pixels = torch.empty(self.views, len(keys), size, size, 3, dtype=torch.uint8)
         drawn: list[list[View]] = [[] for _ in range(self.views)]
         for epoch, wanted in keys:
-            found = self._reader.find(epoch, wanted, corrupt)
-            if found is None:
+            sample = self._reader.find(epoch, wanted, corrupt)
+            if sample is None:
                 continue
-            index, image = found
+            index, image = sample
             for number in range(self.views):
                 if isinstance(self.augmentation, EvaluationConfig):
                     view = centre_crop(image, self.augmentation.resize, self.augmentation.crop)
@@ -153,10 +153,10 @@ class BatchLoader(Generic[B]):
         cv2.setNumThreads(1)
         self.sampler = sampler
         self.quarantine = Quarantine(sampler.length, config.max_corrupt_fraction)
-        self._plan = _Plan(sampler)
+        self._batches = _BatchSampler(sampler)
         self._loader = DataLoader(
             dataset,
-            batch_sampler=self._plan,
+            batch_sampler=self._batches,
             num_workers=config.workers,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
@@ -189,7 +189,7 @@ class BatchLoader(Generic[B]):
         Raises:
             DataError: when more images are unreadable than the config tolerates.
         """
-        self._plan.steps = range(first, end)
+        self._batches.steps = range(first, end)
         for batch in self._loader:
             self.quarantine.add(batch.corrupt)
             yield batch
@@ -245,7 +245,7 @@ def make_loader(
     return Loader(dataset, sampler, config, pin_memory=pin_memory)
 
 
-class _Plan:
+class _BatchSampler:
     """The samples of the coming steps, as torch's loader wants to be told."""
 
     def __init__(self, sampler: Sampler) -> None:

@@ -98,7 +98,7 @@ def totals(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     A text that cannot be read has -1, as an empty one has 0.
     """
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    ends_of_texts = np.cumsum([len(one) for one in encoded], dtype=np.int64)
+    ends_of_texts = np.cumsum([len(data) for data in encoded], dtype=np.int64)
     sums = np.zeros(len(texts), np.int64)
     full = np.flatnonzero(np.diff(ends_of_texts, prepend=0))
     codes = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64) - _FIRST_CHARACTER

@@ -81,10 +81,10 @@ def open_store(url: str | os.PathLike[str], environment: Mapping[str, str] = os.
 def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
     """Split a URL into its scheme and what is behind the slashes; a path has no scheme."""
     text = os.fspath(url)
-    found = _URL.fullmatch(text.strip())
-    if found is None:
+    match = _URL.fullmatch(text.strip())
+    if match is None:
         return "", text
-    scheme, rest = found[1].lower(), found[2]
+    scheme, rest = match[1].lower(), match[2]
     if text != text.strip():
         raise UsageError(f"{text!r}: remove the blank or line break around it")
     if scheme in _BUCKET_SCHEMES:

@@ -106,8 +106,8 @@ class RetryingPool(urllib3.PoolManager):
 def _raise_if_busy(response: urllib3.BaseHTTPResponse) -> None:
     if response.status < 400:
         return
-    found = _CODE.search(response.data or b"")
-    code = found.group(1) if found else b""
+    match = _CODE.search(response.data or b"")
+    code = match.group(1) if match else b""
     if response.status in _BUSY or code in _BUSY_CODES:
         raise BusyError(f"HTTP {response.status} {code.decode()}".strip())
 

@@ -51,10 +51,10 @@ def files_below(folder: Path) -> dict[str, Path]:
     Raises:
         UnsafeKey: for a link, or for what is neither a file nor a folder.
     """
-    found = {
+    files = {
         checked_key(os.path.relpath(path, folder)): Path(path) for path in _walk(os.fspath(folder))
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _fault(key: str) -> str | None:
         > _LONGEST_NAME,
         f"{PART_SUFFIX} is for unfinished files": names[-1].endswith(PART_SUFFIX),
     }
-    return next((fault for fault, found in faults.items() if found), None)
+    return next((fault for fault, applies in faults.items() if applies), None)
 
 
 def _bytes(text: str) -> int:

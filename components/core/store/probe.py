@@ -28,10 +28,10 @@ def probe(store: Store) -> None:
     except NotAllowed as error:
         raise NotAllowed(f"{store.url} may be read, but not written: {error}") from None
     try:
-        found = store.read(key)
+        content = store.read(key)
     finally:
         store.delete(key)
-    if found != CONTENT:
+    if content != CONTENT:
         raise StoreError(f"{store.url} gave back something else than was written at {key}")
 
 

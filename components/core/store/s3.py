@@ -246,8 +246,8 @@ class S3Store(Store):
 
     def _noted(self, name: str, field: str) -> str | None:
         """Read a field of an object's user metadata."""
-        found = self._stat(name)
-        return (found.metadata or {}).get(f"x-amz-meta-{field}") if found else None
+        stat = self._stat(name)
+        return (stat.metadata or {}).get(f"x-amz-meta-{field}") if stat else None
 
     def _listed(self, prefix: str) -> Iterator[Entry]:
         start = f"{self._name(prefix)}/" if prefix else self._root
@@ -285,13 +285,13 @@ class S3Store(Store):
             except HTTPError as error:
                 if not is_transient(error) or download.offset == reached:
                     raise
-        found = download.digest.hexdigest()
-        if download.expected not in (None, found):
+        digest = download.digest.hexdigest()
+        if download.expected not in (None, digest):
             raise HashMismatch(
-                f"{self.url} holds something else than was put as {name!r}: SHA-256 {found}, "
+                f"{self.url} holds something else than was put as {name!r}: SHA-256 {digest}, "
                 f"was {download.expected}; make it again, or restore the object"
             )
-        return found
+        return digest
 
     def _go_on(self, name: str, download: _Download, sink: BinaryIO) -> None:
         """Download from where the last attempt ended, in order, hashing on the way."""

@@ -182,14 +182,14 @@ class S3Settings(BaseModel):
         if any(_value(environment, name) for name in _SERVICE_ACCOUNT_VARIABLES):
             return ChainedProvider([provider, _ServiceAccount(environment)])
         try:
-            found = provider.retrieve()
+            credentials = provider.retrieve()
         except (ValueError, configparser.Error):
             raise StoreError(
                 "no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                 "AWS_PROFILE to a profile of the AWS credentials file"
             ) from None
         for field in _KEY_FIELDS:
-            if fault := _key_fault(field, getattr(found, field)):
+            if fault := _key_fault(field, getattr(credentials, field)):
                 raise StoreError(f"in the profile of the AWS credentials file, {fault}")
         return provider
 
