@@ -9,7 +9,7 @@ from components.datasets.files import can_decode
 from components.datasets.findings import Findings
 
 if TYPE_CHECKING:  # it needs numpy, which a plain installation has not
-    from components.datasets.interface import Reader
+    from components.datasets.interface import DatasetReader
 
 
 def check_data(name: str, path: Path, *, decode: bool = False) -> Findings:
@@ -31,7 +31,7 @@ def check_data(name: str, path: Path, *, decode: bool = False) -> Findings:
         raise UsageError("decoding needs the image libraries: install moco-transfer[train]")
     findings = Findings()
     for kind in declared.readers:
-        reader: Reader[Any] = declared.load(kind)
+        reader: DatasetReader[Any] = declared.load(kind)
         reader.check(path, findings, decode=decode)
     findings.faults = list(dict.fromkeys(findings.faults))  # what two readers or parts share
     return findings

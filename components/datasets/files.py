@@ -56,13 +56,13 @@ def image_fault(path: Path, size: Size | None, *, decode: bool) -> str | None:
     """
     try:
         head, message = _ends_fault(path)
-        found = image_size(path) if size and not message else None
+        actual = image_size(path) if size and not message else None
     except FileNotFoundError:
         return "does not exist"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if size and found and found != size:
-        return f"is {found[0]}×{found[1]} pixels, the annotation says {size[0]}×{size[1]}"
+    if size and actual and actual != size:
+        return f"is {actual[0]}×{actual[1]} pixels, the annotation says {size[0]}×{size[1]}"
     if message is None and (decode or head not in _ENDS):
         return _decoding_fault(path)
     return message

@@ -72,9 +72,9 @@ class Findings:
     def compare(self, published: Mapping[str, int], name: str) -> None:
         """Note each count that is not the published one: half-unpacked downloads show here."""
         for key, expected in published.items():
-            found = self.counts.get(key, 0)
-            if found != expected:
-                self.notes.append(f"{key}: {found:,} found, {name} as published has {expected:,}")
+            count = self.counts.get(key, 0)
+            if count != expected:
+                self.notes.append(f"{key}: {count:,} found, {name} as published has {expected:,}")
 
     def refuse(self, root: Path, kind: str) -> None:
         """Refuse the data set if it has a fault.
@@ -104,9 +104,9 @@ def strictly(read: Callable[[Findings], Read | None], root: Path, kind: str) -> 
         DataError: with the first faults.
     """
     findings = Findings()
-    found = read(findings)
+    result = read(findings)
     findings.refuse(root, kind)
-    assert found is not None, "what could not be read is a fault"
+    assert result is not None, "what could not be read is a fault"
     for note in findings.notes[:1]:
         log.warning("read with exceptions", count=len(findings.notes), first=note)
-    return found
+    return result

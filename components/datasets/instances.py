@@ -185,7 +185,7 @@ class InstanceSet(Sequence[Instances]):
     def __getitem__(self, index: Any) -> Any:
         """Return what an image shows."""
         if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
+            return [self[place] for place in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -203,9 +203,13 @@ class InstanceSet(Sequence[Instances]):
             difficult=self.difficult[own],
             areas=self.areas[own],
             ids=self.ids[own],
-            masks=() if mask is None else tuple(mask(index, one) for one in range(first, end)),
+            masks=()
+            if mask is None
+            else tuple(mask(index, instance) for instance in range(first, end)),
             keypoints=None if self.keypoints is None else self.keypoints[own],
-            surfaces=() if surface is None else tuple(surface(one) for one in range(first, end)),
+            surfaces=()
+            if surface is None
+            else tuple(surface(instance) for instance in range(first, end)),
             absent=None if self.absent is None else self.absent[index],
             not_exhaustive=None if self.not_exhaustive is None else self.not_exhaustive[index],
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what measures detections needs torch, and more
 Images = TypeVar("Images", ImageSet, InstanceSet, SemanticSet)
 
 
-class Reader(ABC, Generic[Images]):
+class DatasetReader(ABC, Generic[Images]):
     """What reads a data set.
 
     Attributes:
@@ -91,12 +91,12 @@ class Reader(ABC, Generic[Images]):
         both = (self.training, self.validation)
 
         def scan(findings: Findings) -> dict[str, Images]:
-            found = dict(self._scan_all(root, both, findings))
-            self.compare(found, findings)
-            return found
+            by_split = dict(self._scan_all(root, both, findings))
+            self.compare(by_split, findings)
+            return by_split
 
-        found = strictly(scan, root, self.name)
-        return found[self.training], found[self.validation]
+        by_split = strictly(scan, root, self.name)
+        return by_split[self.training], by_split[self.validation]
 
     def check(self, root: Path, findings: Findings, *, decode: bool) -> None:
         """Find every fault: read all, then look at the files.
@@ -107,14 +107,14 @@ class Reader(ABC, Generic[Images]):
             decode: As of `look`.
         """
         splits = dict.fromkeys((self.training, *self.further, self.validation))
-        found: dict[str, Images] = {}
+        by_split: dict[str, Images] = {}
         for split, images in self._scan_all(root, splits, findings):
-            found[split] = images
+            by_split[split] = images
             self.count(split, images, findings)
             self.look(root, split, images, findings, decode=decode)
-        self.compare(found, findings)
+        self.compare(by_split, findings)
         findings.compare(self.published, self.title)
-        for split, images in found.items():
+        for split, images in by_split.items():
             self.note(split, images, findings)
 
     def shown(self, split: str) -> str:
@@ -128,9 +128,9 @@ class Reader(ABC, Generic[Images]):
     def note(self, split: str, images: Images, findings: Findings) -> None:
         """Note what is unusual about a split."""
 
-    def compare(self, found: Mapping[str, Images], findings: Findings) -> None:
+    def compare(self, by_split: Mapping[str, Images], findings: Findings) -> None:
         """Report splits that do not fit together."""
-        compare_parts([self.part(split, images) for split, images in found.items()], findings)
+        compare_parts([self.part(split, images) for split, images in by_split.items()], findings)
 
     def _scan_all(
         self, root: Path, splits: Iterable[str], findings: Findings
@@ -141,7 +141,7 @@ class Reader(ABC, Generic[Images]):
                 yield split, images
 
 
-class ImageReader(Reader[ImageSet]):
+class ImageReader(DatasetReader[ImageSet]):
     """Images for pre-training, and with classes for classification."""
 
     labelled: ClassVar[bool] = True
@@ -172,7 +172,7 @@ class ImageReader(Reader[ImageSet]):
         }
 
 
-class DetectionReader(Reader[InstanceSet]):
+class DetectionReader(DatasetReader[InstanceSet]):
     """Images with instances; `scan` returns only what has no fault."""
 
     @abstractmethod
@@ -220,7 +220,7 @@ class DetectionReader(Reader[InstanceSet]):
         check_files(images.root, named, findings, decode=decode)
 
 
-class SegmentationReader(Reader[SemanticSet]):
+class SegmentationReader(DatasetReader[SemanticSet]):
     """Images with a class for every pixel.
 
     Predictions are a PNG of class numbers an image, called like it, and are measured by mIoU.

@@ -18,11 +18,11 @@ def image_reader(name: str) -> ImageReader:
         UsageError: if there is no such data set, or a package that it needs is missing.
     """
     declared = find_dataset(name)
-    kind = next((one for one in _IMAGES if one in declared.readers), None)
+    kind = next((kind for kind in _IMAGES if kind in declared.readers), None)
     if kind is None:
         raise UsageError(f"data set {name} is for {' and '.join(declared.readers)}, not for images")
-    found: ImageReader = declared.load(kind)
-    return found
+    reader: ImageReader = declared.load(kind)
+    return reader
 
 
 def detection_reader(name: str) -> DetectionReader:
@@ -31,8 +31,8 @@ def detection_reader(name: str) -> DetectionReader:
     Raises:
         UsageError: as `image_reader`.
     """
-    found: DetectionReader = find_dataset(name, "detection").load("detection")
-    return found
+    reader: DetectionReader = find_dataset(name, "detection").load("detection")
+    return reader
 
 
 def segmentation_reader(name: str) -> SegmentationReader:
@@ -41,5 +41,5 @@ def segmentation_reader(name: str) -> SegmentationReader:
     Raises:
         UsageError: as `image_reader`.
     """
-    found: SegmentationReader = find_dataset(name, "segmentation").load("segmentation")
-    return found
+    reader: SegmentationReader = find_dataset(name, "segmentation").load("segmentation")
+    return reader

@@ -58,11 +58,11 @@ def compare_parts(parts: Sequence[Part], findings: Findings, *, images: bool = T
 
 def _report_classes(part: Part, first: Part, findings: Findings) -> None:
     told = []
-    for one, other in ((part, first), (first, part)):
-        lone = sorted({*(one.classes or ())} - {*(other.classes or ())})
+    for here, there in ((part, first), (first, part)):
+        lone = sorted({*(here.classes or ())} - {*(there.classes or ())})
         if lone:
             more = ", ..." if len(lone) > _SHOWN else ""
-            told.append(f"{len(lone)} in {one.name} only: {', '.join(lone[:_SHOWN])}{more}")
+            told.append(f"{len(lone)} in {here.name} only: {', '.join(lone[:_SHOWN])}{more}")
     findings.fault(
         part.name,
         f"has other classes than {first.name} ({'; '.join(told) or 'in another order'}): a model "

@@ -42,10 +42,10 @@ def read_lists(
     if not isinstance(document, dict):
         findings.fault(name, f"is not a JSON object with the lists {', '.join(lists)}")
         return None
-    missing = [one for one in lists if not isinstance(document.get(one), list)]
-    for one in missing:
-        found = f"has {shown(document[one])} for its" if one in document else "has no"
-        findings.fault(name, f"{found} list {one!r}")
+    missing = [field for field in lists if not isinstance(document.get(field), list)]
+    for field in missing:
+        told = f"has {shown(document[field])} for its" if field in document else "has no"
+        findings.fault(name, f"{told} list {field!r}")
     return None if missing else document
 
 
@@ -68,18 +68,18 @@ def usable_records(
         findings: Where faults go.
         refused: Takes the ids of those that cannot be used; None of one whose id nobody knows.
     """
-    found: list[Record] = []
+    kept: list[Record] = []
     for position, record in enumerate(records):
         try:
-            found.append(usable(record))
+            kept.append(usable(record))
         except Refusal as refusal:
             findings.faults.append(record_fault(name, f"{what}[{position}]", refusal, record))
             if refused is not None:
                 refused.add(known_id(record))
-    for identity, count in Counter(one["id"] for one in found).items():
+    for identity, count in Counter(record["id"] for record in kept).items():
         if count > 1:
             findings.fault(name, f"{what}: {count} records share this id", identity)
-    return found
+    return kept
 
 
 def record_fault(name: str, place: str, message: object, record: object) -> Fault:

@@ -14,12 +14,12 @@ from components.datasets.instances import InstanceSet
 from components.evaluation.figures import Figures
 from components.vision.prediction import Prediction
 
-Found = Mapping[int, Sequence[Any]]
+RecordsByImage = Mapping[int, Sequence[Any]]
 """For each image that was looked at, by position, its records; they can be pickled."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFigures:
     """Figures in percent.
 
     Attributes:
@@ -43,11 +43,11 @@ class Results(ABC):
         """Turn what was found in an image into records; boxes without area are left out."""
 
     @abstractmethod
-    def write(self, folder: Path, found: Found) -> None:
+    def write(self, folder: Path, by_image: RecordsByImage) -> None:
         """Write all records, which must be fit to be measured."""
 
     @abstractmethod
-    def measure(self, folder: Path) -> Measured:
+    def measure(self, folder: Path) -> MeasuredFigures:
         """Measure what `write` or another code base wrote.
 
         Raises:
@@ -55,7 +55,7 @@ class Results(ABC):
         """
 
 
-def measured_of(figures: Mapping[str, Figures]) -> Measured:
+def measured_of(figures: Mapping[str, Figures]) -> MeasuredFigures:
     """Put figures together under their prefixes.
 
     Raises:
@@ -63,11 +63,12 @@ def measured_of(figures: Mapping[str, Figures]) -> Measured:
     """
     values = {
         f"{prefix}{name}": value
-        for prefix, one in figures.items()
-        for name, value in one.values.items()
+        for prefix, part in figures.items()
+        for name, value in part.values.items()
     }
     if not values:
         raise DataError("the validation images show no instance: there is nothing to measure")
-    return Measured(
-        values, {f"{prefix}AP": one.per_class for prefix, one in figures.items() if one.per_class}
+    return MeasuredFigures(
+        values,
+        {f"{prefix}AP": part.per_class for prefix, part in figures.items() if part.per_class},
     )

@@ -14,11 +14,11 @@ from components.core.errors import ConfigError
 from components.datasets.instances import InstanceSet, flip_pairs
 from components.datasets.loading import detection_reader
 from components.detection.config import DetectionConfig
-from components.detection.order import Order
+from components.detection.order import ImageOrder
 from components.detection.splits import learnable, repeat_factors
 from components.detection.views import (
+    DetectionView,
     Targets,
-    View,
     Wanted,
     draw_view,
     fit,
@@ -42,7 +42,7 @@ _IN_MAIN_MEMORY = frozenset({"sizes", "originals", "counts"})
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetectionBatch:
     """N images on their way from the loading processes to the training device.
 
     Attributes:
@@ -67,11 +67,11 @@ class Batch:
 
     def pin_memory(self) -> Self:
         """Copy into page-locked memory; torch's loader calls it."""
-        pinned = {name: one.pin_memory() for name, one in self.columns.items()}
+        pinned = {name: column.pin_memory() for name, column in self.columns.items()}
         return replace(self, columns=pinned)
 
 
-class TrainingData(Dataset[Batch]):
+class TrainingData(Dataset[DetectionBatch]):
     """Images with their instances, differently shown each time.
 
     An image that cannot be read is replaced by another one, drawn from its own epoch and place.
@@ -81,7 +81,7 @@ class TrainingData(Dataset[Batch]):
         self,
         images: InstanceSet,
         kept: Sequence[int],
-        order: Order,
+        order: ImageOrder,
         config: DetectionConfig,
         wanted: Wanted,
     ) -> None:
@@ -110,7 +110,7 @@ class TrainingData(Dataset[Batch]):
         """Return the path of a kept image."""
         return self.images.path(int(self.kept[index]))
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key]) -> DetectionBatch:
         """Make the batch of these epochs and places; torch's loader calls it with a whole batch."""
         shown: list[Pixels] = []
         targets: list[Targets] = []
@@ -118,10 +118,10 @@ class TrainingData(Dataset[Batch]):
         indices: list[int] = []
         corrupt: list[CorruptImage] = []
         for epoch, place in keys:
-            found = self._reader.find(epoch, int(self.order(epoch)[place]), corrupt)
-            if found is None:
+            drawn = self._reader.find(epoch, int(self.order(epoch)[place]), corrupt)
+            if drawn is None:
                 continue
-            index, pixels = int(self.kept[found[0]]), found[1]
+            index, pixels = int(self.kept[drawn[0]]), drawn[1]
             # By place, not by image: LVIS repeats images within an epoch.
             generator = view_generator(self.config.seed, epoch, place, 0)
             height, width = pixels.shape[:2]
@@ -131,13 +131,13 @@ class TrainingData(Dataset[Batch]):
             originals.append((height, width))
             indices.append(index)
         columns = _stack_images(shown, originals) | _stack_targets(targets, shown)
-        return Batch(columns, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
+        return DetectionBatch(columns, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
 
     def _read(self, index: int) -> Pixels:
         return _read(self.images, int(self.kept[index]))
 
 
-class TestData(Dataset[Batch]):
+class TestData(Dataset[DetectionBatch]):
     """Images without their instances, each shown in one way; unreadable ones are left out."""
 
     __test__ = False  # for pytest, which would take it for a test
@@ -162,27 +162,29 @@ class TestData(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key]) -> DetectionBatch:
         """Make the batch of these images; torch's loader calls it with a whole batch."""
         shown: list[Pixels] = []
         originals: list[tuple[int, int]] = []
         indices: list[int] = []
         corrupt: list[CorruptImage] = []
         for epoch, wanted in keys:
-            found = self._reader.find(epoch, wanted, corrupt)
-            if found is None:
+            drawn = self._reader.find(epoch, wanted, corrupt)
+            if drawn is None:
                 continue
-            index, pixels = found
+            index, pixels = drawn
             height, width = pixels.shape[:2]
             size = fit(height, width, self.config.test_side, self.config.longer_side)
-            shown.append(show_image(pixels, View(*size)))
+            shown.append(show_image(pixels, DetectionView(*size)))
             originals.append((height, width))
             indices.append(index)
         columns = _stack_images(shown, originals)
-        return Batch(columns, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
+        return DetectionBatch(columns, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
 
 
-def training_loader(images: InstanceSet, config: DetectionConfig, root: Path) -> BatchLoader[Batch]:
+def training_loader(
+    images: InstanceSet, config: DetectionConfig, root: Path
+) -> BatchLoader[DetectionBatch]:
     """Make this rank's loader of training batches: the same ones for any number of processes.
 
     Args:
@@ -196,7 +198,7 @@ def training_loader(images: InstanceSet, config: DetectionConfig, root: Path) ->
     """
     kept = learnable(detection_reader(config.dataset), images)
     heights, widths = images.sizes[kept].T
-    order = Order(
+    order = ImageOrder(
         repeat_factors(images, kept, config.repeat_threshold),
         widths > heights,
         seed=config.seed,
@@ -215,7 +217,7 @@ def training_loader(images: InstanceSet, config: DetectionConfig, root: Path) ->
     return _loader(TrainingData(images, kept.tolist(), order, config, wanted), sampler, config)
 
 
-def test_loader(images: InstanceSet, config: DetectionConfig) -> BatchLoader[Batch]:
+def test_loader(images: InstanceSet, config: DetectionConfig) -> BatchLoader[DetectionBatch]:
     """Make this rank's loader of its share of the images, each once; a share may be empty.
 
     Images of a batch are resized to one size, so that each is seen as it is alone.
@@ -258,7 +260,7 @@ def wanted_of(images: InstanceSet, config: DetectionConfig, root: Path) -> Wante
 
 def _loader(
     data: TrainingData | TestData, sampler: Sampler, config: DetectionConfig
-) -> BatchLoader[Batch]:
+) -> BatchLoader[DetectionBatch]:
     return BatchLoader(data, sampler, config.loader, pin_memory=torch.cuda.is_available())
 
 
@@ -297,22 +299,24 @@ def _stack_targets(targets: Sequence[Targets], shown: Sequence[Pixels]) -> dict[
     """Put the instances of all images one after the other."""
     if not targets:
         return {}
-    counts = [len(one["labels"]) for one in targets]
+    counts = [len(target["labels"]) for target in targets]
     columns = {"counts": torch.tensor(counts)}
     if "point_owners" in targets[0]:
         firsts = np.cumsum([0, *counts[:-1]])
-        for one, first in zip(targets, firsts, strict=True):
-            one["point_owners"] = one["point_owners"] + first
+        for target, first in zip(targets, firsts, strict=True):
+            target["point_owners"] = target["point_owners"] + first
     for name in targets[0]:
         if name != "masks":
-            columns[name] = torch.from_numpy(np.concatenate([one[name] for one in targets]))
+            columns[name] = torch.from_numpy(np.concatenate([target[name] for target in targets]))
     if "masks" in targets[0]:
         height, width = np.max([image.shape[:2] for image in shown], axis=0)
         masks = torch.zeros(sum(counts), height, width, dtype=torch.bool)
         first = 0
-        for one in targets:
-            count, own_height, own_width = one["masks"].shape
-            masks[first : first + count, :own_height, :own_width] = torch.from_numpy(one["masks"])
+        for target in targets:
+            count, own_height, own_width = target["masks"].shape
+            masks[first : first + count, :own_height, :own_width] = torch.from_numpy(
+                target["masks"]
+            )
             first += count
         columns["masks"] = masks
     return columns

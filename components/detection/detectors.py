@@ -47,7 +47,7 @@ class TrainedDetector:
 def write_detector(folder: Path, trained: TrainedDetector) -> None:
     """Write `detector.safetensors` and `model.json`."""
     state = trained.detector.state_dict()
-    save_file({name: one.cpu().contiguous() for name, one in state.items()}, folder / WEIGHTS)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
     document = json.dumps(trained.card.model_dump(mode="json"), indent=1)
     (folder / MODEL_CARD).write_text(document + "\n", "utf-8")
 

@@ -12,7 +12,7 @@ from components.detection.config import IMAGE, INPUTS, OUTPUTS, DatasetName
 from components.vision.config import LoaderConfig
 
 
-class EvaluateConfig(Config):
+class EvaluateDetectionConfig(Config):
     """What to measure on; how images are shown to a detector is in its own config."""
 
     dataset: DatasetName = "coco"
@@ -34,7 +34,7 @@ class EvaluateConfig(Config):
 STAGE = Stage(
     name="detection.evaluate",
     summary="Measure a trained detector, or stored predictions, on a data set's validation images.",
-    config=EvaluateConfig,
+    config=EvaluateDetectionConfig,
     inputs={
         "data": INPUTS["data"],
         "model": Port("Model", "a detector; or give predictions", optional=True),

@@ -12,7 +12,7 @@ from components.datasets.loading import detection_reader
 from components.detection.config import DetectionConfig
 from components.detection.data import test_loader
 from components.detection.detectors import DetectorCard, read_detector, read_detector_card
-from components.detection.evaluate import EvaluateConfig
+from components.detection.evaluate import EvaluateDetectionConfig
 from components.detection.libraries import told
 from components.detection.predict import Predicted, predict
 from components.detection.train import head_of, results_of, write_measured
@@ -20,7 +20,7 @@ from components.training import distributed
 from components.training.images import corrupt_images
 
 
-def run(job: Job[EvaluateConfig]) -> None:
+def run(job: Job[EvaluateDetectionConfig]) -> None:
     """Measure a detector in as many processes as there are GPUs, or stored predictions in one.
 
     Raises:
@@ -45,7 +45,7 @@ def run(job: Job[EvaluateConfig]) -> None:
         distributed.launch(job.config.processes, measure_detector, job)
 
 
-def measure_stored(job: Job[EvaluateConfig], config: DetectionConfig) -> None:
+def measure_stored(job: Job[EvaluateDetectionConfig], config: DetectionConfig) -> None:
     """Measure predictions that training, by this config, or another code base wrote."""
     data = job.input("data")
     images = detection_reader(config.dataset).read(data, "val")
@@ -54,7 +54,7 @@ def measure_stored(job: Job[EvaluateConfig], config: DetectionConfig) -> None:
     write_measured(job.output("metrics"), results, nothing, job.input("predictions"), details={})
 
 
-def measure_detector(job: Job[EvaluateConfig]) -> None:
+def measure_detector(job: Job[EvaluateDetectionConfig]) -> None:
     """Measure a detector, as one process of several; rank 0 writes the figures."""
     config, data, model = job.config, job.input("data"), job.input("model")
     card = read_detector_card(model)
@@ -73,11 +73,11 @@ def measure_detector(job: Job[EvaluateConfig]) -> None:
     if distributed.rank() == 0:
         details = {**told(card.library), "corrupt_validation_images": corrupt}
         with tempfile.TemporaryDirectory() as folder:
-            results.write(Path(folder), predicted.found)
+            results.write(Path(folder), predicted.records)
             write_measured(job.output("metrics"), results, predicted, Path(folder), details=details)
 
 
-def _config_of(config: EvaluateConfig, known: dict[str, Any]) -> DetectionConfig:
+def _config_of(config: EvaluateDetectionConfig, known: dict[str, Any]) -> DetectionConfig:
     """Bring the config of a training, or the defaults of all of them, to this evaluation."""
     own = config.model_dump(mode="json")
     return parse_config(DetectionConfig, {**known, **own})

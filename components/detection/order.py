@@ -8,7 +8,7 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
-class Order:
+class ImageOrder:
     """The places of every epoch, each with an image; all epochs have equally many.
 
     Attributes:

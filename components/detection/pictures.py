@@ -45,7 +45,7 @@ def _draw_predictions(
         certain = certain[: len(prediction)]
         labels |= {*instances.labels.tolist(), *prediction.labels[certain].tolist()}
         canvas = _Canvas(read_image(images.path(index)), images.categories.skeleton)
-        rows.append([canvas.draw(_true(instances)), canvas.draw(_found(prediction, certain))])
+        rows.append([canvas.draw(_true(instances)), canvas.draw(_predicted(prediction, certain))])
     if rows:
         names = images.categories.names
         legend = {names[label]: _colour(label) for label in sorted(labels)[:_CLASSES]}
@@ -66,16 +66,18 @@ class _Canvas:
     def draw(self, shown: Sequence[dict[str, Any]]) -> Pixels:
         """Return the image with instances drawn on it."""
         canvas: Pixels = self.pixels.copy()
-        for one in shown:
-            colour = _colour(one["label"])
-            if one.get("mask") is not None:
-                self._fill(canvas, one["mask"], colour)
-            if one.get("parts") is not None:
-                self._fill_parts(canvas, one["box"], one["parts"])
-            left, top, right, bottom = (np.asarray(one["box"]) * self.scale).round().astype(int)
+        for instance in shown:
+            colour = _colour(instance["label"])
+            if instance.get("mask") is not None:
+                self._fill(canvas, instance["mask"], colour)
+            if instance.get("parts") is not None:
+                self._fill_parts(canvas, instance["box"], instance["parts"])
+            left, top, right, bottom = (
+                (np.asarray(instance["box"]) * self.scale).round().astype(int)
+            )
             cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, 3)
-            if one.get("keypoints") is not None:
-                self._join(canvas, one["keypoints"], colour)
+            if instance.get("keypoints") is not None:
+                self._join(canvas, instance["keypoints"], colour)
         return canvas
 
     def _fill(self, canvas: Pixels, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
@@ -99,9 +101,9 @@ class _Canvas:
         """Draw the labelled keypoints and the lines between them."""
         places = (keypoints[:, :2] * self.scale).round().astype(int).tolist()
         seen = keypoints[:, 2] > 0
-        for one, other in self.skeleton:
-            if seen[one] and seen[other]:
-                cv2.line(canvas, places[one], places[other], colour, 2, cv2.LINE_AA)
+        for start, end in self.skeleton:
+            if seen[start] and seen[end]:
+                cv2.line(canvas, places[start], places[end], colour, 2, cv2.LINE_AA)
         for place in (place for place, here in zip(places, seen, strict=True) if here):
             cv2.circle(canvas, place, 4, (255, 255, 255), -1, cv2.LINE_AA)
 
@@ -115,30 +117,33 @@ def _colour(label: int) -> Colour:
 def _true(instances: Instances) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for place in np.flatnonzero(~instances.crowd):
-        one: dict[str, Any] = {"label": int(instances.labels[place]), "box": instances.boxes[place]}
+        instance: dict[str, Any] = {
+            "label": int(instances.labels[place]),
+            "box": instances.boxes[place],
+        }
         if instances.surfaces:
             surface = instances.surfaces[place]
-            one["parts"] = None if surface is None else surface.parts()
+            instance["parts"] = None if surface is None else surface.parts()
         elif instances.keypoints is not None:
-            one["keypoints"] = instances.keypoints[place]
+            instance["keypoints"] = instances.keypoints[place]
         elif instances.masks:
-            one["mask"] = instances.masks[place].decode()
-        shown.append(one)
+            instance["mask"] = instances.masks[place].decode()
+        shown.append(instance)
     return shown
 
 
-def _found(prediction: Prediction, places: Sequence[int]) -> list[dict[str, Any]]:
+def _predicted(prediction: Prediction, places: Sequence[int]) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for place in places:
-        one: dict[str, Any] = {
+        instance: dict[str, Any] = {
             "label": int(prediction.labels[place]),
             "box": prediction.boxes[place].numpy(),
         }
         if prediction.surfaces is not None:
-            one["parts"] = prediction.surfaces[place][0].numpy()
+            instance["parts"] = prediction.surfaces[place][0].numpy()
         if prediction.keypoints is not None:
-            one["keypoints"] = prediction.keypoints[place].numpy()
+            instance["keypoints"] = prediction.keypoints[place].numpy()
         if prediction.masks is not None:
-            one["mask"] = prediction.masks[place].numpy()
-        shown.append(one)
+            instance["mask"] = prediction.masks[place].numpy()
+        shown.append(instance)
     return shown

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from components.core.log import get_logger
-from components.datasets.results import Found, Results
-from components.detection.data import Batch
+from components.datasets.results import RecordsByImage, Results
+from components.detection.data import DetectionBatch
 from components.detection.interface import Detector
 from components.training import distributed
 from components.vision.loading import BatchLoader
@@ -24,16 +24,16 @@ class Predicted:
     """What was found in all images.
 
     Attributes:
-        found: Records by image; an image that could not be read has none.
+        records: Records by image; an image that could not be read has none.
         pictured: What was found in the first images of this rank that show an instance.
     """
 
-    found: Found
+    records: RecordsByImage
     pictured: dict[int, Prediction]
 
 
 @torch.no_grad()
-def predict(detector: Detector, loader: BatchLoader[Batch], results: Results) -> Predicted:
+def predict(detector: Detector, loader: BatchLoader[DetectionBatch], results: Results) -> Predicted:
     """Look for instances in all images. Collective: each rank does its share.
 
     Args:
@@ -54,18 +54,18 @@ def predict(detector: Detector, loader: BatchLoader[Batch], results: Results) ->
         if not len(raw):
             continue  # a rank's last share
         predictions = detector.predict(raw.to(device))
-        for index, one in zip(raw.indices.tolist(), predictions, strict=True):
-            own[index] = results.records(index, one)
+        for index, prediction in zip(raw.indices.tolist(), predictions, strict=True):
+            own[index] = results.records(index, prediction)
             if len(pictured) < PICTURED and _shows(results, index):
-                pictured[index] = one
+                pictured[index] = prediction
         if distributed.rank() == 0 and time.monotonic() - told >= 1:
             told = time.monotonic()
             done = min(len(own) * distributed.world(), len(results.images))
             log.info("progress", done=done, total=len(results.images), unit="images")
-    found: dict[int, list[object]] = {}
+    records: dict[int, list[object]] = {}
     for share in distributed.gather_objects(own):
-        found |= share
-    return Predicted(found, pictured)
+        records |= share
+    return Predicted(records, pictured)
 
 
 def _shows(results: Results, index: int) -> bool:

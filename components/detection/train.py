@@ -15,9 +15,9 @@ from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics, write_per_class
 from components.datasets.instances import InstanceSet
 from components.datasets.loading import detection_reader
-from components.datasets.results import Measured, Results
+from components.datasets.results import MeasuredFigures, Results
 from components.detection.config import DetectionConfig
-from components.detection.data import Batch, test_loader, training_loader
+from components.detection.data import DetectionBatch, test_loader, training_loader
 from components.detection.detectors import DetectorCard, TrainedDetector, write_detector
 from components.detection.interface import Detector, Head
 from components.detection.libraries import Library, resolve, told
@@ -102,7 +102,7 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
             config=config.model_dump(mode="json"),
         )
         write_detector(job.output("model"), TrainedDetector(detector, card))
-        results.write(predictions, predicted.found)
+        results.write(predictions, predicted.records)
         write_measured(
             metrics,
             results,
@@ -123,7 +123,7 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
 
 
 def renew_statistics(
-    detector: Detector, loader: BatchLoader[Batch], config: DetectionConfig, step: int
+    detector: Detector, loader: BatchLoader[DetectionBatch], config: DetectionConfig, step: int
 ) -> None:
     """Compute batch statistics anew, over the batches that come after a step of training."""
     device = distributed.device()
@@ -190,7 +190,7 @@ def results_of(config: DetectionConfig, root: Path, images: InstanceSet) -> Resu
     return reader.results(root, images, masks=config.model.masks, geometry=geometry)
 
 
-def _per_class(images: InstanceSet, measured: Measured) -> Iterator[dict[str, JsonValue]]:
+def _per_class(images: InstanceSet, measured: MeasuredFigures) -> Iterator[dict[str, JsonValue]]:
     """Yield for every class, in the order of the labels, its instances and its figures."""
     counts = np.bincount(images.labels, minlength=len(images.categories)).tolist()
     for name, count in zip(images.categories.names, counts, strict=True):
@@ -200,7 +200,7 @@ def _per_class(images: InstanceSet, measured: Measured) -> Iterator[dict[str, Js
 
 def _follow(
     detector: Detector,
-    batches: Callable[[], BatchLoader[Batch]],
+    batches: Callable[[], BatchLoader[DetectionBatch]],
     results: Results,
     config: DetectionConfig,
     step: int,
@@ -216,7 +216,7 @@ def _follow(
     figures: Mapping[str, float] = {}
     if distributed.rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
-            results.write(Path(folder), predicted.found)
+            results.write(Path(folder), predicted.records)
             figures = results.measure(Path(folder)).values
     # Here the others wait for as long as that takes, not in an exchange between GPUs.
     return distributed.gather_objects(figures)[0]

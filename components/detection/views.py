@@ -24,7 +24,7 @@ _LEAST = 1e-5  # pixels of a box's side, as in detectron2
 
 
 @dataclass(frozen=True)
-class View:
+class DetectionView:
     """How an image is shown.
 
     Attributes:
@@ -70,20 +70,20 @@ def fit(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:
 
 def draw_view(
     config: DetectionConfig, height: int, width: int, generator: np.random.Generator
-) -> View:
+) -> DetectionView:
     """Choose how a training image of height × width pixels is shown."""
     side, flip = generator.random(2).tolist()
     shorter = config.shorter_sides[int(side * len(config.shorter_sides))]
-    return View(*fit(height, width, shorter, config.longer_side), flip=flip < config.flip)
+    return DetectionView(*fit(height, width, shorter, config.longer_side), flip=flip < config.flip)
 
 
-def show_image(pixels: Pixels, view: View) -> Pixels:
+def show_image(pixels: Pixels, view: DetectionView) -> Pixels:
     """Return the image as it is shown, (height, width, 3)."""
     shown = resize_image(pixels, view.height, view.width)
     return cv2.flip(shown, 1) if view.flip else shown
 
 
-def show_instances(instances: Instances, view: View, wanted: Wanted) -> Targets:
+def show_instances(instances: Instances, view: DetectionView, wanted: Wanted) -> Targets:
     """Return the instances as they are shown; crowds and what has no pixel are left out."""
     scale = np.array([view.width / instances.width, view.height / instances.height], np.float32)
     boxes = instances.boxes * np.tile(scale, 2)
@@ -109,7 +109,7 @@ def show_instances(instances: Instances, view: View, wanted: Wanted) -> Targets:
     return targets
 
 
-def show_masks(masks: Sequence[Mask], view: View) -> MaskPixels:
+def show_masks(masks: Sequence[Mask], view: DetectionView) -> MaskPixels:
     """Return masks as they are shown, (N, height, width)."""
     # Drawn where they stay: a copy of all pixels takes as long as drawing the few of an instance.
     shown = np.zeros((len(masks), view.height, view.width), np.bool_)
@@ -147,7 +147,7 @@ def mirror_surface(points: SurfacePoints, mirroring: Mirroring) -> tuple[npt.NDA
     """
     parts = mirrored_numbers(COARSE_PARTS, first_pair=2)[points.parts()[:, ::-1]]
     old = points.part - 1
-    row, column = ((255 * one).astype(np.int64) for one in (points.v, points.u))
+    row, column = ((255 * coordinate).astype(np.int64) for coordinate in (points.v, points.u))
     u, v = mirroring.u[old, row, column], mirroring.v[old, row, column]
     part = mirrored_numbers(FINE_PARTS, first_pair=3)[points.part]
     return parts, SIDE - points.x, points.y, part, u, v
@@ -165,14 +165,14 @@ def mirrored_numbers(count: int, *, first_pair: int) -> npt.NDArray[np.int64]:
 
 
 def _show_keypoints(
-    keypoints: npt.NDArray[np.float32], view: View, pairs: tuple[tuple[int, int], ...]
+    keypoints: npt.NDArray[np.float32], view: DetectionView, pairs: tuple[tuple[int, int], ...]
 ) -> npt.NDArray[np.float32]:
     """Mirror keypoints; those that are unlabelled or outside of the image are zeros."""
     if view.flip:
         keypoints[..., 0] = view.width - keypoints[..., 0]
         order = np.arange(keypoints.shape[1])
-        for one, other in pairs:
-            order[[one, other]] = other, one
+        for first, second in pairs:
+            order[[first, second]] = second, first
         keypoints = keypoints[:, order]
     place = keypoints[..., :2]
     inside = (place >= 0).all(-1) & (place <= (view.width, view.height)).all(-1)
@@ -181,7 +181,7 @@ def _show_keypoints(
 
 
 def _show_surfaces(
-    surfaces: list[SurfacePoints | None], view: View, mirroring: Mirroring | None
+    surfaces: list[SurfacePoints | None], view: DetectionView, mirroring: Mirroring | None
 ) -> Targets:
     """Write DensePose as columns; coordinates are the box's, so only a mirror changes them."""
     parts = np.zeros((len(surfaces), SIDE, SIDE), np.uint8)
@@ -199,7 +199,7 @@ def _show_surfaces(
         rows.append(np.stack(columns, axis=1).astype(np.float32))
         owners.append(np.full(len(surface.x), place, np.int64))
     return {
-        "surfaces": np.array([one is not None for one in surfaces], np.bool_),
+        "surfaces": np.array([surface is not None for surface in surfaces], np.bool_),
         "parts": parts,
         "points": np.concatenate(rows),
         "point_owners": np.concatenate(owners),

@@ -12,7 +12,9 @@ STAGE = Stage(
     config=DigitsConfig,
     inputs={},
     outputs={
-        one.name: Port("Dataset", one.miniature.description) for one in datasets() if one.miniature
+        dataset.name: Port("Dataset", dataset.miniature.description)
+        for dataset in datasets()
+        if dataset.miniature
     },
     run="components.digits.write:run",
     resources=Resources(cpus=1, memory=2),

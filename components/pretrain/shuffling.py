@@ -44,8 +44,8 @@ def deal_view(raw: Batch, number: int, order: Tensor, device: torch.device) -> B
     if colours and dist.is_initialized():
         colours[number] = _deal_colours(raw.colours[number], order, device)
     elif colours:
-        one = colours[number]
-        colours[number] = Colours(deal(one.mix, order), deal(one.hue, order), deal(one.blur, order))
+        own = colours[number]
+        colours[number] = Colours(deal(own.mix, order), deal(own.hue, order), deal(own.blur, order))
     return replace(batch, views=tuple(views), colours=tuple(colours))
 
 

@@ -92,11 +92,11 @@ class Table(Config):
         """Return the key of the row that a row's gap is measured against."""
         if row.counterpart or row.key == "supervised":
             return row.counterpart
-        return "supervised" if any(other.key == "supervised" for other in self.rows) else None
+        return "supervised" if any(known.key == "supervised" for known in self.rows) else None
 
     def fill(self, row: str, column: str) -> str:
         """Return the command that fills one cell."""
-        given = next((one.given for one in self.rows if one.key == row and one.given), None)
+        given = next((known.given for known in self.rows if known.key == row and known.given), None)
         command = self.command.replace("{trials}", str(self.trials))
         command = command.replace("{row}", row).replace("{column}", column)
         return f"{command} {given}" if given else command
@@ -114,11 +114,11 @@ class Table(Config):
             if row.counterpart is not None and row.counterpart not in rows:
                 yield f"the counterpart of {row.key}, {row.counterpart!r}, is not a row"
         yield from (f"{row}, {column} is published twice" for row, column in _repeated(cells))
-        for one in self.published:
-            if one.row not in rows or one.column not in columns:
-                yield f"a number is published for {one.row}, {one.column}: there is no such cell"
-            if {len(one.values), len(one.spread or one.values)} != {len(metrics)}:
-                yield f"{one.row}, {one.column}: as many values as metrics are needed"
+        for cell in self.published:
+            if cell.row not in rows or cell.column not in columns:
+                yield f"a number is published for {cell.row}, {cell.column}: there is no such cell"
+            if {len(cell.values), len(cell.spread or cell.values)} != {len(metrics)}:
+                yield f"{cell.row}, {cell.column}: as many values as metrics are needed"
 
 
 def _repeated(names: list[T]) -> set[T]:

@@ -26,7 +26,7 @@ def run(job: Job[ReportConfig]) -> None:
     measured = _measurements(job)
     report = summarise(job.config, measured)
     figures = {figure.key: draw(figure) for figure in report.figures if figure.drawn}
-    charts = {key: one for table in report.tables for key, one in draw_charts(table).items()}
+    charts = {key: chart for table in report.tables for key, chart in draw_charts(table).items()}
     pictures = _pictures(report, measured)
 
     folder = job.output("report")

@@ -50,9 +50,9 @@ def draw_charts(table: TableResult) -> dict[str, Chart]:
 def describe_bars(bars: BarChart) -> str:
     """Say in words what every row has for each class."""
     rows = []
-    for one in bars.series:
-        values = zip(bars.classes, one.values, strict=True)
-        rows.append(f"{one.name}: " + ", ".join(f"{name} {fixed(v, 1)}" for name, v in values))
+    for series in bars.series:
+        values = zip(bars.classes, series.values, strict=True)
+        rows.append(f"{series.name}: " + ", ".join(f"{name} {fixed(v, 1)}" for name, v in values))
     return f"{bars.metric}. " + "; ".join(rows) + "."
 
 
@@ -92,14 +92,14 @@ def _bars(bars: BarChart) -> Canvas:
     canvas = Canvas(figsize=(WIDTH, height + MARGINS), layout="constrained")
     axes = canvas.add_subplot()
     handles: dict[str, Any] = {}
-    for index, one in enumerate(bars.series):
-        known = [(place, value) for place, value in enumerate(one.values) if value is not None]
-        handles[one.name] = axes.barh(
+    for index, series in enumerate(bars.series):
+        known = [(place, value) for place, value in enumerate(series.values) if value is not None]
+        handles[series.name] = axes.barh(
             [place * (group + GAP) + (index + 0.5) * BAR for place, _ in known],
             [value for _, value in known],
             height=BAR * 0.92,
-            color=PALETTE[one.colour % len(PALETTE)],
-            alpha=1 if one.colour < len(PALETTE) else 0.5,
+            color=PALETTE[series.colour % len(PALETTE)],
+            alpha=1 if series.colour < len(PALETTE) else 0.5,
         )
     axes.set_yticks(
         [place * (group + GAP) + group / 2 for place in range(len(bars.classes))],

@@ -32,7 +32,7 @@ _VARIABLES: Mapping[str, str] = {
 }
 
 
-class Picture(NamedTuple):
+class Drawing(NamedTuple):
     """A figure in the forms that the report needs.
 
     Attributes:
@@ -48,12 +48,12 @@ class Picture(NamedTuple):
     narrow: str
 
 
-def draw(figure: FigureResult) -> Picture:
+def draw(figure: FigureResult) -> Drawing:
     """Draw the curves that there are; equal curves give equal bytes."""
     words = (figure.title, description(figure))
     with look(figure.key):
         svg = to_svg(_canvas(figure, WIDE))
-        return Picture(
+        return Drawing(
             svg=svg,
             png=to_png(_canvas(figure, WIDE)),
             wide=inline(svg, f"{figure.key}-wide", *words),

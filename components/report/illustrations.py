@@ -73,9 +73,9 @@ def _sheet(
     row: RowResult, column: str, trial: Trial, measured: Mapping[str, Measured]
 ) -> Iterator[Sheet]:
     """Yield the first picture of a trial, if it has any."""
-    one = measured[trial.key]
-    captions = one.metrics.details.get("captions")
-    for picture in one.pictures[:1]:
+    artifact = measured[trial.key]
+    captions = artifact.metrics.details.get("captions")
+    for picture in artifact.pictures[:1]:
         caption = captions.get(picture.name) if isinstance(captions, dict) else None
         yield Sheet(
             row=row.key,
@@ -104,7 +104,7 @@ def _per_class(
             BarSeries(
                 name=row.name,
                 colour=place,
-                values=tuple(_mean(value(measured[t.key], one) for t in trials) for one in names),
+                values=tuple(_mean(value(measured[t.key], name) for t in trials) for name in names),
             )
             for place, row, trials in tried
         )
@@ -112,37 +112,41 @@ def _per_class(
             key=key, column=column, metric=metric, classes=tuple(names.values()), series=series
         )
 
-    ones = [measured[trial.key] for _, _, trials in tried for trial in trials]
-    for metric in (one for one in table.metrics if one.key.endswith("AP")):
+    artifacts = [measured[trial.key] for _, _, trials in tried for trial in trials]
+    for metric in (metric for metric in table.metrics if metric.key.endswith("AP")):
         prefix = metric.key.removesuffix("AP")
         groups = {f"{prefix}{name}": word for name, word in FREQUENCIES.items()}
-        if any(groups.keys() <= one.metrics.values.keys() for one in ones):
-            yield chart(metric.name, groups, lambda one, name: one.metrics.values.get(name))
+        if any(groups.keys() <= artifact.metrics.values.keys() for artifact in artifacts):
+            yield chart(
+                metric.name, groups, lambda artifact, name: artifact.metrics.values.get(name)
+            )
             return
-    key_of_classes = _metric_of_classes(table, ones)
+    key_of_classes = _metric_of_classes(table, artifacts)
     if key_of_classes is None:
         return
     frequent: dict[str, float] = {}  # how often each class is there that any row is measured on
-    for one in ones:
-        for name, figures in one.classes.items():
+    for artifact in artifacts:
+        for name, figures in artifact.classes.items():
             if figures.get(key_of_classes) is not None:
                 counts = (figures.get(word) or 0 for word in COUNTS)
                 frequent.setdefault(name, max(counts))
     most = {*sorted(frequent, key=lambda name: -frequent[name])[:CLASSES]}  # stable
     shown = {name: name for name in frequent if name in most}
     heading = next((m.name for m in table.metrics if m.key == key_of_classes), key_of_classes)
-    bars = chart(heading, shown, lambda one, name: one.classes.get(name, {}).get(key_of_classes))
+    bars = chart(
+        heading, shown, lambda artifact, name: artifact.classes.get(name, {}).get(key_of_classes)
+    )
     yield bars.model_copy(update={"left_out": len(frequent) - len(shown)})
 
 
-def _metric_of_classes(table: Table, ones: Iterable[Measured]) -> str | None:
+def _metric_of_classes(table: Table, artifacts: Iterable[Measured]) -> str | None:
     """Choose the table's first metric that the classes have, or else their first that is no count.
 
     Counts, of images or of right answers, are whole numbers.
     """
     known: dict[str, None] = {}
-    for one in ones:
-        for figures in one.classes.values():
+    for artifact in artifacts:
+        for figures in artifact.classes.values():
             known |= {name: None for name, value in figures.items() if isinstance(value, float)}
     wanted = (metric.key for metric in table.metrics if metric.key in known)
     return next(itertools.chain(wanted, known), None)

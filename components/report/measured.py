@@ -130,9 +130,9 @@ def _read_picture(folder: Path, name: str, entry: FileEntry) -> PictureFile:
         )
     try:
         with Image.open(folder / name, formats=("PNG", "JPEG")) as image:
-            found, (width, height) = (image.format or "").lower(), image.size
+            actual, (width, height) = (image.format or "").lower(), image.size
     except (OSError, ValueError, Image.DecompressionBombError):
         raise DataError(f"{name} is neither a PNG nor a JPEG picture: left out") from None
-    if found != kind:
-        raise DataError(f"{name} is called {kind.upper()} and is {found.upper()}: left out")
+    if actual != kind:
+        raise DataError(f"{name} is called {kind.upper()} and is {actual.upper()}: left out")
     return PictureFile(file.stem, folder / name, kind, width, height, entry)

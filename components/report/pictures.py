@@ -62,4 +62,4 @@ def _in_turn(report: Report) -> Iterator[Sheet]:
         for index, (table, place) in enumerate(zip(report.tables, places, strict=True))
         for sheet in table.sheets
     ]
-    yield from (sheet for *_, sheet in sorted(sheets, key=lambda one: one[:2]))
+    yield from (sheet for *_, sheet in sorted(sheets, key=lambda entry: entry[:2]))

@@ -11,10 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from components.report.charts import Chart
-from components.report.figures import Picture
+from components.report.figures import Drawing
 from components.report.formats import count, file_size, fixed, is_green, signed, with_spread
 from components.report.pictures import CHARTS, PAGE, embed_pictures, fit, why_not
-from components.report.results import Artifact, Cell, Report, RowResult, Sheet, TableResult
+from components.report.results import Artifact, CellResult, Report, RowResult, Sheet, TableResult
 
 METRICS_ABREAST = 3
 """A table with more metrics gets several blocks of them, one below the other."""
@@ -34,7 +34,7 @@ MIXED = (
 
 def render_html(
     report: Report,
-    figures: Mapping[str, Picture],
+    figures: Mapping[str, Drawing],
     charts: Mapping[str, Chart] | None = None,
     pictures: Mapping[str, bytes] | None = None,
 ) -> str:
@@ -128,14 +128,14 @@ def _measures(report: Report) -> dict[str, str]:
     """Say for each metrics artifact which cell, figure or other key it is the measurement of."""
     names: dict[str, dict[str, None]] = {}
     for table in report.tables:
-        for trial in (one for row in table.rows for cell in row.cells for one in cell.trials):
+        for trial in (trial for row in table.rows for cell in row.cells for trial in cell.trials):
             names.setdefault(trial.artifact, {})[trial.key] = None
     for figure in report.figures:
         for curve in figure.curves:
             if curve.artifact:
                 names.setdefault(curve.artifact, {})[f"{figure.key}: {curve.name}"] = None
-    for one in report.others:
-        names.setdefault(one.artifact, {})[one.key] = None
+    for measurement in report.others:
+        names.setdefault(measurement.artifact, {})[measurement.key] = None
     return {artifact: ", ".join(keys) for artifact, keys in names.items()}
 
 
@@ -226,7 +226,7 @@ def _caption(shown: list[tuple[str, Sheet]]) -> str:
     return (captions.pop() or "") if len(captions) == 1 else ""
 
 
-def _cell_id(table: TableResult, row: RowResult, cell: Cell) -> str:
+def _cell_id(table: TableResult, row: RowResult, cell: CellResult) -> str:
     return f"cell-{table.key}__{row.key}__{cell.column}"
 
 

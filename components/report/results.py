@@ -57,7 +57,7 @@ class Trial(_Record):
     """In what precision it was trained, and on what device, where the trial says so."""
 
 
-class Cell(_Record):
+class CellResult(_Record):
     """One row in one column: every metric, published and measured."""
 
     column: str
@@ -83,10 +83,10 @@ class RowResult(_Record):
     """Key of the row that the gaps refer to."""
     unobtainable: str | None = None
     """Why nobody can measure it; absent as soon as someone has."""
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
 
 
-class Order(_Record):
+class RowOrder(_Record):
     """The measured rows of one column, from the lowest to the highest value of the first metric."""
 
     column: str
@@ -189,7 +189,7 @@ class TableResult(_Record):
     columns: tuple[Column, ...]
     metrics: tuple[Metric, ...]
     rows: tuple[RowResult, ...]
-    orders: tuple[Order, ...] = ()
+    orders: tuple[RowOrder, ...] = ()
     notes: tuple[str, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     per_class: tuple[BarChart, ...] = ()

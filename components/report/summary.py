@@ -16,12 +16,12 @@ from components.report.illustrations import illustrate
 from components.report.measured import Measured
 from components.report.results import (
     Artifact,
-    Cell,
+    CellResult,
     CurveResult,
     FigureResult,
     Measurement,
-    Order,
     Report,
+    RowOrder,
     RowResult,
     TableResult,
     Trial,
@@ -48,17 +48,17 @@ def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
     """
     artifacts: dict[str, Artifact] = {}
     evidence = {
-        key: _Evidence(one.metrics, _register(one.lineage, artifacts))
-        for key, one in sorted(measured.items())
+        key: _Evidence(artifact.metrics, _register(artifact.lineage, artifacts))
+        for key, artifact in sorted(measured.items())
     }
     comparable = config.scale == "full"
     tables = tuple(_table(table, evidence, measured, comparable) for table in config.tables)
     figures = tuple(_figure(figure, evidence) for figure in config.figures)
     used = {trial.key for t in tables for r in t.rows for cell in r.cells for trial in cell.trials}
     used |= {curve.cell for figure in config.figures for curve in figure.curves}
-    others = tuple(
-        Measurement(key=key, values=_finite(one.metrics.values), artifact=one.artifact)
-        for key, one in evidence.items()
+    unused = tuple(
+        Measurement(key=key, values=_finite(piece.metrics.values), artifact=piece.artifact)
+        for key, piece in evidence.items()
         if key not in used
     )
     return Report(
@@ -66,7 +66,7 @@ def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
         scale=config.scale,
         tables=tables,
         figures=figures,
-        others=others,
+        others=unused,
         artifacts=dict(sorted(artifacts.items())),
     )
 
@@ -78,7 +78,7 @@ def _table(
     comparable: bool,
 ) -> TableResult:
     rows = tuple(_row(table, row, evidence, comparable) for row in table.rows)
-    rows = tuple(_with_gaps(row, {other.key: other for other in rows}) for row in rows)
+    rows = tuple(_with_gaps(row, {reference.key: reference for reference in rows}) for row in rows)
     return TableResult(
         key=table.key,
         title=table.title,
@@ -106,11 +106,11 @@ def _row(
             table,
             row.key,
             column,
-            [(trial, evidence[trial.key].metrics) for trial in found],
+            [(trial, evidence[trial.key].metrics) for trial in tried],
             comparable=comparable,
             obtainable=unobtainable is None,
         )
-        for column, found in trials.items()
+        for column, tried in trials.items()
     ]
     return RowResult(
         key=row.key,
@@ -131,18 +131,20 @@ def _trials(
     pattern = re.compile(re.escape(table.cell(row, column, 0)[:-1]) + r"(0|[1-9][0-9]*)")
     wanted = {metric.key for metric in table.metrics}
     trials = []
-    for key, one in evidence.items():
+    for key, piece in evidence.items():
         if match := pattern.fullmatch(key):
-            values = {name: v for name, v in _finite(one.metrics.values).items() if name in wanted}
+            values = {
+                name: v for name, v in _finite(piece.metrics.values).items() if name in wanted
+            }
             trials.append(
                 Trial(
                     number=int(match.group(1)),
                     key=key,
                     values=values,
-                    artifact=one.artifact,
-                    library=_word(one.metrics, "library"),
-                    library_version=_word(one.metrics, "library_version"),
-                    arithmetic=_arithmetic(one.metrics),
+                    artifact=piece.artifact,
+                    library=_word(piece.metrics, "library"),
+                    library_version=_word(piece.metrics, "library_version"),
+                    arithmetic=_arithmetic(piece.metrics),
                 )
             )
     return sorted(trials, key=lambda trial: trial.number)
@@ -162,15 +164,15 @@ def _cell(
     table: Table,
     row: str,
     column: str,
-    found: Sequence[tuple[Trial, Metrics]],
+    measured: Sequence[tuple[Trial, Metrics]],
     *,
     comparable: bool,
     obtainable: bool,
-) -> Cell:
+) -> CellResult:
     published = next((p for p in table.published if (p.row, p.column) == (row, column)), None)
-    trials = tuple(trial for trial, _ in found)
+    trials = tuple(trial for trial, _ in measured)
     values = _values(table, published, trials, comparable)
-    return Cell(
+    return CellResult(
         column=column,
         state=_state(values, trials, table.trials) if obtainable else "unobtainable",
         values=values,
@@ -178,7 +180,7 @@ def _cell(
         wanted=table.trials,
         command=table.fill(row, column) if obtainable and len(trials) < table.trials else None,
         source=published.source if published else None,
-        notes=tuple(note for trial, metrics in found for note in _lacks(table, trial, metrics)),
+        notes=tuple(note for trial, metrics in measured for note in _lacks(table, trial, metrics)),
     )
 
 
@@ -241,17 +243,17 @@ def _with_gaps(row: RowResult, rows: Mapping[str, RowResult]) -> RowResult:
         values = tuple(
             value.model_copy(
                 update={
-                    "published_gap": _minus(value.published, other.published),
-                    "measured_gap": _minus(value.measured, other.measured),
+                    "published_gap": _minus(value.published, base.published),
+                    "measured_gap": _minus(value.measured, base.measured),
                 }
             )
-            for value, other in zip(cell.values, reference.values, strict=True)
+            for value, base in zip(cell.values, reference.values, strict=True)
         )
         cells.append(cell.model_copy(update={"values": values}))
     return row.model_copy(update={"cells": tuple(cells)})
 
 
-def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[Order]:
+def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[RowOrder]:
     """Order the measured rows by their first metric, and the published of them likewise."""
     metric = table.metrics[0]
     for index, column in enumerate(table.columns):
@@ -262,7 +264,7 @@ def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[Order]:
             continue
         published = _ordered([(name, printed) for name, _, printed in both], metric.decimals)
         common = _ordered([(name, mean) for name, mean, _ in both], metric.decimals)
-        yield Order(
+        yield RowOrder(
             column=column.name,
             metric=metric.name,
             measured=_ordered([(name, mean) for name, mean, _ in measured], metric.decimals),
@@ -321,7 +323,7 @@ def _curve(curve: Curve, evidence: Mapping[str, _Evidence]) -> CurveResult:
 
 def _register(lineage: Lineage, artifacts: dict[str, Artifact]) -> str:
     """Add an artifact and all that it was made from, each once; return its key."""
-    inputs = {port: _register(one, artifacts) for port, one in sorted(lineage.inputs.items())}
+    inputs = {port: _register(origin, artifacts) for port, origin in sorted(lineage.inputs.items())}
     content = lineage.model_dump(exclude={"inputs"})
     artifact = Artifact(**content, inputs=inputs)
     text = artifact.model_dump_json().encode()
@@ -334,5 +336,5 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
 
 
-def _minus(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else round(value - other, 6)
+def _minus(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else round(value - base, 6)

@@ -9,7 +9,14 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from components.report.formats import fixed, is_green, signed, with_spread
-from components.report.results import Cell, FigureResult, Report, RowResult, TableResult, Value
+from components.report.results import (
+    CellResult,
+    FigureResult,
+    Report,
+    RowResult,
+    TableResult,
+    Value,
+)
 
 MINIATURE = (
     "Miniature: another data set and backbone than the paper's; compare the order of the rows only."
@@ -86,7 +93,7 @@ def _lines(table: TableResult, comparable: bool) -> Iterator[list[Text]]:
                 yield line
 
 
-def _numbers(row: RowResult, cell: Cell, value: Value, comparable: bool) -> list[Text]:
+def _numbers(row: RowResult, cell: CellResult, value: Value, comparable: bool) -> list[Text]:
     published = Text(with_spread(value.published, value.published_spread, value.decimals))
     measured = Text(with_spread(value.measured, value.deviation, value.decimals), style="bold")
     if value.measured is None:
@@ -110,7 +117,7 @@ def _with_gap(number: Text, gap: float | None, row: RowResult, decimals: int) ->
     return Text.assemble(number, (f" ({signed(gap, decimals)})", style))
 
 
-def _trials(cell: Cell) -> Text:
+def _trials(cell: CellResult) -> Text:
     if cell.state == "unobtainable":
         return Text()
     return Text(f"{len(cell.trials)} of {cell.wanted}", style="dim")

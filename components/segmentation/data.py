@@ -28,7 +28,7 @@ from components.vision.views import view_generator
 Labels = npt.NDArray[np.uint8]
 
 
-class Sample(NamedTuple):
+class SegmentationSample(NamedTuple):
     """An image, (H, W, 3), and the class of each pixel, (H, W)."""
 
     image: Pixels
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class SegmentationBatch:
     """N samples.
 
     Attributes:
@@ -83,7 +83,7 @@ class Window(NamedTuple):
 
 def crops(
     images: SemanticSet, config: SegmentationConfig, padding: tuple[float, ...]
-) -> BatchLoader[Batch]:
+) -> BatchLoader[SegmentationBatch]:
     """Make this rank's loader of random crops, full batches in an order of its own each epoch.
 
     Args:
@@ -104,7 +104,7 @@ def crops(
 
 def whole_images(
     images: SemanticSet, config: LoaderConfig, batch_size: int = 1
-) -> BatchLoader[Batch]:
+) -> BatchLoader[SegmentationBatch]:
     """Make this rank's loader of whole images, those of one size together; the last may be empty.
 
     What is measured has to be complete: the first unreadable one is refused.
@@ -142,17 +142,21 @@ def draw_window(
     )
 
 
-def cut(sample: Sample, window: Window) -> Sample:
+def cut(sample: SegmentationSample, window: Window) -> SegmentationSample:
     """Cut, resize and flip; classes are those of the nearest pixels."""
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
     image = resize_image(sample.image[rows, columns], window.to_height, window.to_width)
     size = (window.to_width, window.to_height)
     labels = cv2.resize(sample.labels[rows, columns], size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return Sample(image[:, ::-1], labels[:, ::-1]) if window.flip else Sample(image, labels)
+    return (
+        SegmentationSample(image[:, ::-1], labels[:, ::-1])
+        if window.flip
+        else SegmentationSample(image, labels)
+    )
 
 
-class _Samples(Dataset[Batch]):
+class _Samples(Dataset[SegmentationBatch]):
     """Crops if there is a config, else whole images."""
 
     def __init__(
@@ -171,15 +175,15 @@ class _Samples(Dataset[Batch]):
             images, self._read, seed=seed, replace=config is not None, cache=cache
         )
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key]) -> SegmentationBatch:
         corrupt: list[CorruptImage] = []
         indices: list[int] = []
-        samples: list[Sample] = []
+        samples: list[SegmentationSample] = []
         for epoch, wanted in keys:
-            found = self._reader.find(epoch, wanted, corrupt)
-            if found is None:
+            drawn = self._reader.find(epoch, wanted, corrupt)
+            if drawn is None:
                 continue
-            index, sample = found
+            index, sample = drawn
             if self.config is not None:
                 generator = view_generator(self.seed, epoch, wanted, 0)
                 height, width = sample.labels.shape
@@ -187,9 +191,11 @@ class _Samples(Dataset[Batch]):
             indices.append(index)
             samples.append(sample)
         images, labels = self._stack(samples)
-        return Batch(images, labels, torch.tensor(indices, dtype=torch.int64), tuple(corrupt))
+        return SegmentationBatch(
+            images, labels, torch.tensor(indices, dtype=torch.int64), tuple(corrupt)
+        )
 
-    def _stack(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    def _stack(self, samples: Sequence[SegmentationSample]) -> tuple[Tensor, Tensor]:
         """Put crops into padded squares, or take whole images, all of one size, as they are."""
         if self.config is not None:
             height = width = self.config.crop
@@ -203,8 +209,8 @@ class _Samples(Dataset[Batch]):
             labels[number, :high, :wide].numpy()[:] = sample.labels
         return images.permute(0, 3, 1, 2), labels
 
-    def _read(self, index: int) -> Sample:
-        sample = Sample(read_image(self.images.path(index)), self.images.labels(index))
+    def _read(self, index: int) -> SegmentationSample:
+        sample = SegmentationSample(read_image(self.images.path(index)), self.images.labels(index))
         if sample.image.shape[:2] != sample.labels.shape:
             raise DataError(
                 f"the image is {sample.image.shape[:2]}, its labels "

@@ -12,7 +12,7 @@ from components.segmentation import DATA, METRICS, DatasetName
 from components.vision.config import LoaderConfig
 
 
-class EvaluateConfig(Config):
+class EvaluateSegmentationConfig(Config):
     """What to measure on."""
 
     dataset: DatasetName = "voc"
@@ -34,7 +34,7 @@ class EvaluateConfig(Config):
 STAGE = Stage(
     name="segmentation.evaluate",
     summary="Measure the mIoU of a trained FCN, or of stored label maps (Appendix A.5).",
-    config=EvaluateConfig,
+    config=EvaluateSegmentationConfig,
     inputs={
         "data": DATA,
         "model": Port("Model", "segmentation's artifact; or give predictions", optional=True),

@@ -20,7 +20,7 @@ from components.evaluation.figures import Figures
 from components.evaluation.semantic import IGNORED
 from components.segmentation import SegmentationConfig
 from components.segmentation.data import whole_images
-from components.segmentation.evaluate import EvaluateConfig
+from components.segmentation.evaluate import EvaluateSegmentationConfig
 from components.segmentation.model import FCN, ModelCard, normalised, read_model
 from components.training import distributed
 from components.training.history import History
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 _SHOWN = 6  # images of the sheet
 
 
-def run(job: Job[EvaluateConfig]) -> None:
+def run(job: Job[EvaluateSegmentationConfig]) -> None:
     """Measure a model or stored predictions."""
     config, data = job.config, job.input("data")
     if job.has_input("model") == job.has_input("predictions"):
@@ -60,7 +60,7 @@ def run(job: Job[EvaluateConfig]) -> None:
         )
 
 
-def _predict_all(config: EvaluateConfig, data: Path, model: Path, folder: Path) -> None:
+def _predict_all(config: EvaluateSegmentationConfig, data: Path, model: Path, folder: Path) -> None:
     """Write a model's predictions, as one of the processes."""
     reader = segmentation_reader(config.dataset)
     images = reader.read(data, config.split or reader.validation)
@@ -90,7 +90,7 @@ def predict(
     fcn.eval()
     device = distributed.device()
     reader = segmentation_reader(card.dataset)
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     with torch.autocast(device.type, enabled=False):
         for raw in whole_images(images, loader, test_batch).epoch():
             if not len(raw.indices):
@@ -99,8 +99,8 @@ def predict(
             labels = fcn.logits(normalised(batch.images, card)).argmax(1).to(torch.uint8).cpu()
             for index, own in zip(raw.indices.tolist(), labels, strict=True):
                 name = reader.prediction_name(images.image_id(index))
-                found[name] = reader.encode(own.numpy())
-    shares = distributed.gather_objects(found)
+                files[name] = reader.encode(own.numpy())
+    shares = distributed.gather_objects(files)
     return {name: content for share in shares for name, content in share.items()}
 
 

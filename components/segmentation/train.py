@@ -10,8 +10,7 @@ from pydantic import JsonValue
 from components.core.main import Job
 from components.datasets.loading import segmentation_reader
 from components.segmentation import SegmentationConfig
-from components.segmentation.data import Batch as Crops
-from components.segmentation.data import crops, whole_images
+from components.segmentation.data import SegmentationBatch, crops, whole_images
 from components.segmentation.measure import follow, predict, write_measured, write_predictions
 from components.segmentation.model import FCN, ModelCard, normalised, write_model
 from components.training import distributed
@@ -102,6 +101,6 @@ def _build(
     return fcn, card
 
 
-def _prepare(card: ModelCard, raw: Crops, device: torch.device, _: int) -> Batch:
+def _prepare(card: ModelCard, raw: SegmentationBatch, device: torch.device, _: int) -> Batch:
     batch = raw.to(device)
     return {"images": normalised(batch.images, card), "labels": batch.labels.long()}

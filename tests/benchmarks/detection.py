@@ -17,7 +17,7 @@ import torch
 
 from components.convert.conversion import write_backbone
 from components.detection.coco import CocoConfig, mask_rcnn_fpn
-from components.detection.data import Batch, training_loader
+from components.detection.data import DetectionBatch, training_loader
 from components.detection.libraries import Library
 from components.detection.libraries.building import build_detector
 from components.detection.train import head_of
@@ -119,13 +119,13 @@ class _Turns:
         pairs: Seconds of CPU of both steps in turn, the first ones left out.
     """
 
-    def __init__(self, batch: Batch, peer: peers.Step) -> None:
+    def __init__(self, batch: DetectionBatch, peer: peers.Step) -> None:
         self.steps = STEPS + 2
         self.pairs: list[tuple[float, float]] = []
         self._batch = batch
         self._peer = peer
 
-    def between(self, first: int, end: int) -> Iterator[Batch]:
+    def between(self, first: int, end: int) -> Iterator[DetectionBatch]:
         """Yield the batch; the last time is for the end of the training, which is not timed."""
         for turn in range(STEPS + 1):
             started = time.process_time()
@@ -151,7 +151,7 @@ def _compare_batches(folder: Path, library: Library, way: str, make: Loader) -> 
     return {**row, "detail": f"{rates}; {row['detail'].partition('; ')[2]}"}
 
 
-def _our_batches(config: CocoConfig, folder: Path) -> Iterator[Batch]:
+def _our_batches(config: CocoConfig, folder: Path) -> Iterator[DetectionBatch]:
     loader = training_loader(read_coco(folder, SPLIT), config, folder)
     for epoch in count():
         yield from loader.epoch(epoch)

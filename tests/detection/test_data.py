@@ -9,7 +9,7 @@ import torch
 from components.core.errors import DataError
 from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
 from components.detection.config import DetectionConfig
-from components.detection.data import Batch, test_loader, training_loader
+from components.detection.data import DetectionBatch, test_loader, training_loader
 from components.training import distributed
 from tests.vision.readers import read_part
 
@@ -26,12 +26,12 @@ IDS = [config.dataset for config, _ in CONFIGS]
 
 def batches(
     config: DetectionConfig, root: Path, epoch: int = 0, first: int = 0, count: int = 3
-) -> list[Batch]:
+) -> list[DetectionBatch]:
     loader = training_loader(read_part(config.dataset, root, "train"), config, root)
     return [batch for batch, _ in zip(loader.epoch(epoch, first), range(count), strict=False)]
 
 
-def same(one: Batch, other: Batch) -> bool:
+def same(one: DetectionBatch, other: DetectionBatch) -> bool:
     return one.columns.keys() == other.columns.keys() and all(
         torch.equal(one.columns[name], other.columns[name]) for name in one.columns
     )

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from components.datasets.loading import detection_reader
-from components.detection.order import Order
+from components.detection.order import ImageOrder
 from components.detection.splits import learnable, repeat_factors
 from tests.vision.readers import read_lvis, read_part
 
 LYING = np.arange(50) % 3 == 0
 
 
-def order(factors: np.ndarray, seed: int = 0, alike: int = 2) -> Order:
-    return Order(factors, LYING[: len(factors)], seed=seed, alike=alike)
+def order(factors: np.ndarray, seed: int = 0, alike: int = 2) -> ImageOrder:
+    return ImageOrder(factors, LYING[: len(factors)], seed=seed, alike=alike)
 
 
 def test_repeat_factors_are_those_of_the_definition(world: Path) -> None:

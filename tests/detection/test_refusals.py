@@ -14,7 +14,7 @@ from components.core.errors import ConfigError, DataError, MocoError, UsageError
 from components.core.main import Job, execute
 from components.core.stage import Mount, load_stage
 from components.detection.config import DetectionConfig
-from components.detection.evaluate import EvaluateConfig
+from components.detection.evaluate import EvaluateDetectionConfig
 from components.detection.interface import Head
 from components.detection.libraries import resolve
 from components.detection.libraries.building import build_detector
@@ -214,7 +214,7 @@ def test_evaluation_wants_either_a_detector_or_predictions(
 ) -> None:
     paths = {name: tmp_path / path for name, path in given.items()}
     job = Job(
-        config=EvaluateConfig(),
+        config=EvaluateDetectionConfig(),
         paths={**paths, "data": world / "coco"},
         manifests={},
         identity={},

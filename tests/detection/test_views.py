@@ -8,7 +8,7 @@ import pytest
 
 from components.datasets.instances import Instances, Mirroring, SurfacePoints, flip_pairs
 from components.detection.views import (
-    View,
+    DetectionView,
     Wanted,
     fit,
     mirror_surface,
@@ -19,17 +19,22 @@ from components.detection.views import (
 from components.rendering.surface import mirroring as digits_mirroring
 from tests.vision.readers import read_coco, read_densepose, read_keypoints
 
-VIEWS = [View(64, 64), View(100, 130, flip=True), View(48, 80), View(96, 72, flip=True)]
+VIEWS = [
+    DetectionView(64, 64),
+    DetectionView(100, 130, flip=True),
+    DetectionView(48, 80),
+    DetectionView(96, 72, flip=True),
+]
 MIRRORING = Mirroring(*(np.asarray(one, np.float32) for one in digits_mirroring()))
 
 
-def painted(mask: np.ndarray, view: View) -> np.ndarray:
+def painted(mask: np.ndarray, view: DetectionView) -> np.ndarray:
     """What the image pipeline makes of an image that shows the mask in white."""
     image = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     return show_image(image, view)[..., 0] > 127
 
 
-def several(images: list[Instances]) -> list[tuple[Instances, View]]:
+def several(images: list[Instances]) -> list[tuple[Instances, DetectionView]]:
     return [(image, VIEWS[place % len(VIEWS)]) for place, image in enumerate(images)]
 
 
@@ -55,28 +60,28 @@ def test_a_mask_at_the_original_size_is_the_official_one(world: Path) -> None:
         for mask in image.masks:
             expected = mask.decode()
             height, width = expected.shape
-            same = View(height, width)
+            same = DetectionView(height, width)
             (shown,) = show_masks([mask], same)
             np.testing.assert_array_equal(shown, expected)
-            (flipped,) = show_masks([mask], View(height, width, flip=True))
+            (flipped,) = show_masks([mask], DetectionView(height, width, flip=True))
             np.testing.assert_array_equal(flipped, expected[:, ::-1])
 
 
 def test_crowds_and_what_has_no_pixel_are_left_out(world: Path) -> None:
     images = read_coco(world / "coco", "train2017")
     crowded = next(image for image in images if image.crowd.any())
-    shown = show_instances(crowded, View(64, 64), Wanted(masks=True))
+    shown = show_instances(crowded, DetectionView(64, 64), Wanted(masks=True))
     assert len(shown["labels"]) == (~crowded.crowd).sum()
     image = next(image for image in images if len(image) > 1)
     image.boxes[0] = (image.width + 1, 0, image.width + 5, 5)  # outside: clipped to nothing
-    shown = show_instances(image, View(64, 64), Wanted())
+    shown = show_instances(image, DetectionView(64, 64), Wanted())
     np.testing.assert_array_equal(shown["labels"], image.labels[1:])
 
 
 def test_boxes_are_clipped_to_the_image(world: Path) -> None:
     image = next(image for image in read_coco(world / "coco", "train2017") if len(image))
     image.boxes[0] = (-3, 2, image.width + 9, image.height + 4)
-    (box, *_) = show_instances(image, View(image.height, image.width), Wanted())["boxes"]
+    (box, *_) = show_instances(image, DetectionView(image.height, image.width), Wanted())["boxes"]
     np.testing.assert_array_equal(box, (0, 2, image.width, image.height))
 
 
@@ -169,6 +174,6 @@ def test_the_shorter_side_is_resized_unless_the_longer_one_would_be_too_long(
 
 def test_an_image_and_its_mirror_image_are_shown_alike() -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    shown = show_image(image, View(80, 120, flip=True))
-    expected = show_image(cv2.flip(image, 1), View(80, 120))
+    shown = show_image(image, DetectionView(80, 120, flip=True))
+    expected = show_image(cv2.flip(image, 1), DetectionView(80, 120))
     assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1

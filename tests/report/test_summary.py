@@ -11,7 +11,7 @@ from components.core.manifest import Lineage
 from components.core.metrics import Metrics
 from components.report import Column, Figure, Metric, Published, ReportConfig, Row, Table
 from components.report.measured import Measured
-from components.report.results import Cell, Report, TableResult
+from components.report.results import CellResult, Report, TableResult
 from components.report.summary import summarise
 
 Make = Callable[..., Measured]
@@ -30,7 +30,7 @@ PLAIN = Table(
 )
 
 
-def _cell(table: TableResult, row: str, column: int = 0) -> Cell:
+def _cell(table: TableResult, row: str, column: int = 0) -> CellResult:
     return next(one for one in table.rows if one.key == row).cells[column]
 
 

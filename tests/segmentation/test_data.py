@@ -13,9 +13,9 @@ from PIL import Image
 from components.core.errors import DataError
 from components.segmentation import SegmentationConfig
 from components.segmentation.data import (
-    Batch,
     Labels,
-    Sample,
+    SegmentationBatch,
+    SegmentationSample,
     crops,
     cut,
     draw_window,
@@ -67,13 +67,15 @@ def test_labels_stay_on_their_pixels(scale: float, flip: float) -> None:
     config = CONFIG.derive(scale=(scale, scale), flip_probability=flip)
     for seed in range(10):
         window = draw_window(config, 90, 120, np.random.default_rng(seed))
-        found = cut(Sample(image, labels), window)
+        found = cut(SegmentationSample(image, labels), window)
         inside = found.image[..., 0] > 105
         # The edges agree to the pixel that a rounding may decide.
         wrong = np.count_nonzero(inside != (found.labels == 7))
         assert wrong <= inside.shape[0] + inside.shape[1]
         assert set(np.unique(found.labels)) <= {0, 7}
-    whole = cut(Sample(image, labels), window._replace(top=0, left=0, height=90, width=120))
+    whole = cut(
+        SegmentationSample(image, labels), window._replace(top=0, left=0, height=90, width=120)
+    )
     left = np.flatnonzero(whole.labels.any(0))[0] / whole.labels.shape[1]
     assert left == pytest.approx((120 - 88) / 120 if flip else 25 / 120, abs=0.02)
 
@@ -90,7 +92,9 @@ def test_what_no_image_covers_does_not_count(voc_folder: Path) -> None:
             assert (pixels[:, height:] == torch.tensor([124, 116, 104])[:, None, None]).all()
 
 
-def epoch(config: SegmentationConfig, folder: Path, number: int, first: int = 0) -> list[Batch]:
+def epoch(
+    config: SegmentationConfig, folder: Path, number: int, first: int = 0
+) -> list[SegmentationBatch]:
     images = read_set("voc", folder, "train_aug")
     return list(crops(images, config, PADDING).epoch(number, first))
 

@@ -26,7 +26,7 @@ from components.datasets.instances import flip_pairs
 from components.datasets.loading import detection_reader, image_reader, segmentation_reader
 from components.detection.coco import mask_rcnn_fpn
 from components.detection.data import TestData
-from components.detection.views import View, Wanted, show_instances
+from components.detection.views import DetectionView, Wanted, show_instances
 from components.rendering.config import DigitsConfig, PicturesConfig
 from components.segmentation.data import whole_images
 from components.vision.config import LoaderConfig
@@ -123,7 +123,7 @@ def draw_detection(name: str, root: Path) -> None:
         if batch.corrupt:
             raise DataError(batch.corrupt[0].reason)
         for image in images:
-            show_instances(image, View(image.height, image.width), wanted)
+            show_instances(image, DetectionView(image.height, image.width), wanted)
 
 
 def draw_segmentation(name: str, root: Path) -> None:

@@ -87,7 +87,7 @@ def _write_picture(folder: Path, stem: str, picture: Picture, bands: npt.NDArray
             counts[number] = counts.get(number, 0) + 1
         labels[thing.mask], instances[thing.mask] = number, value
         label = f"{name}group" if name in THINGS and group else name
-        objects += [{"label": label, "polygon": one} for one in _corners(thing.mask)]
+        objects += [{"label": label, "polygon": polygon} for polygon in _corners(thing.mask)]
     height, width = labels.shape
     document = {"imgHeight": height, "imgWidth": width, "objects": objects}
     fine = f"{folder}/gtFine/{stem}_gtFine"
@@ -103,9 +103,9 @@ def _write_picture(folder: Path, stem: str, picture: Picture, bands: npt.NDArray
 
 def _ground_objects(bands: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
     return [
-        {"label": name, "polygon": one}
+        {"label": name, "polygon": polygon}
         for _, name, _ in _BANDS
-        for one in _corners(bands == IDS[name])
+        for polygon in _corners(bands == IDS[name])
     ]
 
 
@@ -114,4 +114,4 @@ def _corners(mask: npt.NDArray[np.bool_]) -> list[list[list[int]]]:
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    return [one[:, 0].tolist() for one in contours if len(one) >= 3]
+    return [contour[:, 0].tolist() for contour in contours if len(contour) >= 3]

@@ -32,7 +32,7 @@ _MAKE = "cityscapesscripts makes it from gtFine's polygons (json2instanceImg)"
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageInstances:
     """Instances of one image."""
 
     size: tuple[int, int]
@@ -63,16 +63,16 @@ class CityscapesInstances(DetectionReader):
         ids = np.array(THINGS)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             looked_at = list(pool.map(lambda path: _find(path, ids), paths))
-        found: list[_Found] = []
-        for name, one in zip(names, looked_at, strict=True):
-            if isinstance(one, _Found):
-                found.append(one)
+        images: list[_ImageInstances] = []
+        for name, outcome in zip(names, looked_at, strict=True):
+            if isinstance(outcome, _ImageInstances):
+                images.append(outcome)
             else:
-                findings.fault(name, one)
+                findings.fault(name, outcome)
         if len(findings.faults) > before:
             return None
-        values = np.concatenate([one.values for one in found])
-        starts = np.cumsum([0, *(len(one.values) for one in found)])
+        values = np.concatenate([image.values for image in images])
+        starts = np.cumsum([0, *(len(image.values) for image in images)])
 
         def mask(image: int, instance: int) -> Mask:
             return ValueMask(paths[image], int(values[instance]))
@@ -81,15 +81,15 @@ class CityscapesInstances(DetectionReader):
             root=root,
             files=Names(f"leftImg8bit/{split}/{stem}{IMAGE_ENDING}" for stem in stems),
             image_ids=Names(stem.partition("/")[2] for stem in stems),
-            sizes=np.array([one.size for one in found], np.int32),
+            sizes=np.array([image.size for image in images], np.int32),
             starts=starts,
-            boxes=np.concatenate([one.boxes for one in found]),
+            boxes=np.concatenate([image.boxes for image in images]),
             labels=np.searchsorted(ids, _class_ids(values)).astype(np.int32),
             crowd=values < INSTANCE,
             difficult=np.zeros(len(values), np.bool_),
-            areas=np.concatenate([one.areas for one in found]).astype(np.float32),
+            areas=np.concatenate([image.areas for image in images]).astype(np.float32),
             ids=np.arange(1, len(values) + 1),
-            categories=plain_categories([CLASSES[one] for one in THINGS], THINGS),
+            categories=plain_categories([CLASSES[class_id] for class_id in THINGS], THINGS),
             mask=mask,
         )
 
@@ -123,7 +123,7 @@ def _class_ids(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.where(values < INSTANCE, values, values // INSTANCE)
 
 
-def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found | str:
+def _find(path: str, ids: npt.NDArray[np.int64]) -> _ImageInstances | str:
     """Find the instances in a picture of instance numbers, or say what is wrong with it."""
     try:
         with Image.open(path) as image:
@@ -147,7 +147,7 @@ def _find(path: str, ids: npt.NDArray[np.int64]) -> _Found | str:
         np.maximum.at(boxes[:, column + 2], place, coordinate + 1)
     counted = np.isin(_class_ids(values.astype(np.int64)), ids)
     areas = np.bincount(place, minlength=len(values))
-    return _Found(
+    return _ImageInstances(
         size=picture.shape,
         values=values[counted].astype(np.int64),
         boxes=boxes[counted],

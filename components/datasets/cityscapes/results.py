@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.datasets.instances import InstanceSet
-from components.datasets.results import Found, Measured, Results, measured_of
+from components.datasets.results import MeasuredFigures, RecordsByImage, Results, measured_of
 from components.evaluation import cityscapes
 from components.vision import rle
 from components.vision.prediction import Prediction
@@ -44,15 +44,17 @@ class CityscapesResults(Results):
             for label, score, mask in zip(labels, scores, masks, strict=True)
         ]
 
-    def write(self, folder: Path, found: Found) -> None:
+    def write(self, folder: Path, by_image: RecordsByImage) -> None:
         """Write the files of every image, one in which nothing was found included."""
         for index in range(len(self.images)):
             instances = (
-                cityscapes.Instance(one.label, one.score, rle.decode(one.runs, *one.size))
-                for one in found.get(index, ())
+                cityscapes.Instance(
+                    record.label, record.score, rle.decode(record.runs, *record.size)
+                )
+                for record in by_image.get(index, ())
             )
             cityscapes.write_instances(folder, str(self.images.image_ids[index]), instances)
 
-    def measure(self, folder: Path) -> Measured:
+    def measure(self, folder: Path) -> MeasuredFigures:
         """Measure masks by Cityscapes' own metric."""
         return measured_of({"mask_": cityscapes.evaluate_instances(self.truth, folder)})

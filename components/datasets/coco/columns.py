@@ -85,7 +85,9 @@ class Columns:
             self._runs[row] = run_lengths(segmentation["counts"])
         elif segmentation:
             whole = [
-                one for one in segmentation if len(one) >= LEAST_COORDINATES and len(one) % 2 == 0
+                polygon
+                for polygon in segmentation
+                if len(polygon) >= LEAST_COORDINATES and len(polygon) % 2 == 0
             ]
             if not whole:
                 raise ValueError("no polygon that has an area")
@@ -193,11 +195,11 @@ class Columns:
         texts: list[str] = []
         owners: list[int] = []
         for row, (_, masks) in self._surfaces.items():
-            shapes = [one for one in masks.split(_SEPARATOR) if one]
+            shapes = [text for text in masks.split(_SEPARATOR) if text]
             texts += shapes
             owners += [row] * len(shapes)
         wrong = np.flatnonzero(rle.totals(texts) != SIDE**2)
-        return sorted({owners[one] for one in wrong.tolist()})
+        return sorted({owners[place] for place in wrong.tolist()})
 
     def masks(self, rows: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]) -> Any:
         """Return what makes the mask of an instance of a set that has these rows."""
@@ -211,7 +213,9 @@ class Columns:
             if row in runs:
                 return RunMask(runs[row], height, width)
             first = int(masks[row - 1]) if row else 0
-            starts = [int(ends[one - 1]) if one else 0 for one in range(first, int(masks[row]))]
+            starts = [
+                int(ends[place - 1]) if place else 0 for place in range(first, int(masks[row]))
+            ]
             stops = ends[first : int(masks[row])].tolist()
             corners = tuple(
                 points[start:stop].astype(np.float64).round(_DECIMALS)
@@ -250,7 +254,7 @@ def _visible(values: Sequence[float]) -> "array[float]":
 def _surface(record: dict[str, Any]) -> tuple[Floats, str]:
     """Pack DensePose's fields: five rows of numbers, and one text for all masks."""
     columns = [array("f", record[field]) for field in SURFACE_NUMBERS]
-    values = np.array([np.frombuffer(one, np.float32) for one in columns], np.float32)
+    values = np.array([np.frombuffer(column, np.float32) for column in columns], np.float32)
     for row, field in enumerate(SURFACE_NUMBERS):
         most = SURFACE_RANGES.get(field)
         if most is not None:
@@ -261,7 +265,7 @@ def _surface(record: dict[str, Any]) -> tuple[Floats, str]:
             inside = (parts >= 1) & (parts <= FINE_PARTS) & (parts == np.floor(parts))
         if not inside.all():
             raise ValueError("not a point on a surface")
-    masks = [one["counts"] if one else "" for one in record["dp_masks"]]
+    masks = [mask["counts"] if mask else "" for mask in record["dp_masks"]]
     if len(masks) > COARSE_PARTS:
         raise ValueError("too many masks")
     return values, _SEPARATOR.join(masks)

@@ -59,7 +59,7 @@ class DensePose(CocoReader):
         assert surface is not None
         count = len(images.labels)
         return ~images.crowd & np.fromiter(
-            (surface(one) is not None for one in range(count)), np.bool_, count
+            (surface(instance) is not None for instance in range(count)), np.bool_, count
         )
 
     def mirroring(self, root: Path) -> Mirroring:

@@ -64,7 +64,7 @@ def write_geometry(folder: Path) -> None:
     _save(folder / "UV_symmetry_transforms.mat", {"U_transforms": u_cells, "V_transforms": v_cells})
     part, u, v, _ = vertices()
     columns = {"Part_ID_subdiv": part, "U_subdiv": u, "V_subdiv": v}
-    _save(folder / "SMPL_subdiv.mat", {name: one[:, None] for name, one in columns.items()})
+    _save(folder / "SMPL_subdiv.mat", {name: column[:, None] for name, column in columns.items()})
     _save(folder / "SMPL_SUBDIV_TRANSFORM.mat", {"index": np.arange(1.0, len(part) + 1)[:, None]})
     content = {"Pdist_matrix": distances()[:, None]}
     (folder / "Pdist_matrix.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -135,11 +135,11 @@ def _part_masks(thing: Thing, box: Sequence[float]) -> list[Record | list[int]]:
     ]
     shown = np.zeros(seen.shape, np.int64)
     shown[seen] = COARSE[thing.surface(np.stack([x[seen], y[seen]], axis=1))[0]]
-    found = np.bincount(shown.ravel(), minlength=COARSE_PARTS + 1)
+    counts = np.bincount(shown.ravel(), minlength=COARSE_PARTS + 1)
     shown = shown.repeat(_STEP, axis=0).repeat(_STEP, axis=1)
     return [
         {"size": [SIDE, SIDE], "counts": rle.compress(rle.encode(shown == number))}
-        if found[number]
+        if counts[number]
         else []
         for number in range(1, COARSE_PARTS + 1)
     ]

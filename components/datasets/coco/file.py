@@ -99,7 +99,7 @@ class AnnotationFile:
         return InstanceSet(
             root=self.root,
             files=Names(self.files),
-            image_ids=np.array([one["id"] for one in self.images], np.int64),  # type: ignore[arg-type]
+            image_ids=np.array([image["id"] for image in self.images], np.int64),  # type: ignore[arg-type]
             sizes=sizes,
             starts=starts,
             boxes=boxes,
@@ -119,12 +119,15 @@ class AnnotationFile:
         known = self._categories
         first = known[0] if known else {}
         return Categories(
-            names=tuple(one["name"] for one in known),
-            ids=np.array([one["id"] for one in known], np.int64),
+            names=tuple(category["name"] for category in known),
+            ids=np.array([category["id"] for category in known], np.int64),
             image_counts=np.array(
-                [one["image_count"] for one in known if "image_count" in one], np.int64
+                [category["image_count"] for category in known if "image_count" in category],
+                np.int64,
             ),
-            frequencies=tuple(one["frequency"] for one in known if "frequency" in one),
+            frequencies=tuple(
+                category["frequency"] for category in known if "frequency" in category
+            ),
             keypoints=tuple(first.get("keypoints", ())),
             skeleton=tuple((start - 1, end - 1) for start, end in first.get("skeleton", ())),
         )
@@ -147,8 +150,8 @@ class AnnotationFile:
         count = len(self.categories().keypoints)
         columns = self._columns
         values = np.zeros((len(columns.ids), 3 * count), np.float32)
-        for row, one in columns.keypoints.items():
-            values[row] = one
+        for row, points in columns.keypoints.items():
+            values[row] = points
         keypoints = values.reshape(len(values), count, 3)
         keypoints[..., :2][keypoints[..., 2] > 0] += 0.5  # from pixel numbers to their centres
         return keypoints[self._rows]
@@ -171,7 +174,7 @@ class AnnotationFile:
             self.name, "images", records, usable, self.findings, refused=self._refused["image"]
         )
         self.images = sorted(images, key=_by_id)
-        self.files = [one["file"] for one in self.images]
+        self.files = [image["file"] for image in self.images]
         if not records:
             self.findings.fault(
                 self.name, "has no images: an empty split trains and measures nothing"
@@ -189,7 +192,7 @@ class AnnotationFile:
         self._categories = sorted(categories, key=_by_id)
         if not records:
             self.findings.fault(self.name, "has no categories")
-        for name, count in Counter(one["name"] for one in self._categories).items():
+        for name, count in Counter(category["name"] for category in self._categories).items():
             if count > 1:
                 self.findings.notes.append(f"{self.name}: {count} categories are called {name!r}")
         if not people:
@@ -197,12 +200,15 @@ class AnnotationFile:
         # Exports put a category in front that groups the others, and that nothing is of.
         used = {*self._columns.category_ids}
         self._categories = [
-            one for one in self._categories if one["keypoints"] or one["id"] in used
+            category
+            for category in self._categories
+            if category["keypoints"] or category["id"] in used
         ]
-        points = {tuple(one["keypoints"]) for one in self._categories}
+        points = {tuple(category["keypoints"]) for category in self._categories}
         if len(points) > 1 or not points or () in points:
             told = ", ".join(
-                f"{one['name']} ({len(one['keypoints'])})" for one in self._categories[:5]
+                f"{category['name']} ({len(category['keypoints'])})"
+                for category in self._categories[:5]
             )
             self.findings.fault(
                 self.name,
@@ -216,10 +222,10 @@ class AnnotationFile:
         self.annotations = len(listed)
         places: Sequence[int] = range(len(listed))
         if listed.count(TAKEN) < len(listed) or columns.seen != len(listed):
-            places = [place for place, one in enumerate(listed) if one is TAKEN]
-            for place, one in enumerate(listed):
-                if one is not TAKEN:
-                    self.fault(f"annotations[{place}]", _why_not(one), one)
+            places = [place for place, record in enumerate(listed) if record is TAKEN]
+            for place, record in enumerate(listed):
+                if record is not TAKEN:
+                    self.fault(f"annotations[{place}]", _why_not(record), record)
         if len(places) != columns.seen:
             message = "has records with an image_id outside of its list 'annotations'"
             findings.fault(self.name, message)
@@ -233,8 +239,10 @@ class AnnotationFile:
             place = f"annotations[{places[columns.numbers[row]]}]"
             return record_fault(self.name, place, message, columns.ids[row])
 
-        self._image_places = _places(columns.image_ids, [one["id"] for one in self.images])
-        self._labels = _places(columns.category_ids, [one["id"] for one in self._categories])
+        self._image_places = _places(columns.image_ids, [image["id"] for image in self.images])
+        self._labels = _places(
+            columns.category_ids, [category["id"] for category in self._categories]
+        )
         findings.faults += itertools.starmap(fault_of, self._wrong_rows(people=people))
         known = np.flatnonzero(self._image_places >= 0)
         outside = dict(columns.outside(known, self._sizes()[self._image_places[known]]))
@@ -250,12 +258,12 @@ class AnnotationFile:
     def _wrong_rows(self, *, people: bool) -> Iterator[tuple[int, str]]:
         """Find rows that cannot be used, and say why."""
         columns = self._columns
-        for what, found, named in (
+        for what, image_or_class, named in (
             ("image", self._image_places, columns.image_ids),
             ("category", self._labels, columns.category_ids),
         ):
             refused = self._refused[what]  # has been said, and of one it is not known which it is
-            for row in np.flatnonzero(found < 0).tolist() if None not in refused else ():
+            for row in np.flatnonzero(image_or_class < 0).tolist() if None not in refused else ():
                 if named[row] not in refused:
                     yield row, f"names {what} {named[row]}, which does not exist"
         yield from columns.unbounded()
@@ -269,7 +277,7 @@ class AnnotationFile:
             yield row, _OTHER_MASKS
 
     def _sizes(self) -> npt.NDArray[np.int32]:
-        sizes = [(one["height"], one["width"]) for one in self.images]
+        sizes = [(image["height"], image["width"]) for image in self.images]
         return np.array(sizes, np.int32).reshape(-1, 2)
 
 
@@ -314,29 +322,31 @@ def read_document(path: Path, *, people: bool = False) -> Record:
     """
     document = json.loads(path.read_bytes())
     try:
-        images = [image_record(one) for one in document["images"]]
-        categories = [category_record(one) for one in document["categories"]]
+        images = [image_record(record) for record in document["images"]]
+        categories = [category_record(record) for record in document["categories"]]
         annotations = list(_measurable(document["annotations"], images))
     except Refusal as refusal:
         raise DataError(f"{path}: a record {refusal}") from None
-    for number, one in enumerate(annotations, 1):
-        one["id"] = number  # its own, whatever the file says
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number  # its own, whatever the file says
         if people:
             count = max(len(category["keypoints"]) for category in categories)
-            one.setdefault("keypoints", [0.0] * 3 * count)
-            one["num_keypoints"] = sum(visible > 0 for visible in one["keypoints"][2::3])
+            annotation.setdefault("keypoints", [0.0] * 3 * count)
+            annotation["num_keypoints"] = sum(
+                visible > 0 for visible in annotation["keypoints"][2::3]
+            )
     return {**document, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _measurable(records: Sequence[Any], images: Sequence[Record]) -> Iterator[Record]:
-    sizes = {one["id"]: (one["width"], one["height"]) for one in images}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     for record in records:
         try:
-            one = annotation_record(record)
+            annotation = annotation_record(record)
         except Refusal as refusal:
             if not refusal.shape:
                 raise
             continue
-        (left, top, width, height), size = one["bbox"], sizes[one["image_id"]]
+        (left, top, width, height), size = annotation["bbox"], sizes[annotation["image_id"]]
         if left < size[0] and top < size[1] and left + width > 0 and top + height > 0:
-            yield one
+            yield annotation

@@ -47,8 +47,8 @@ class Geometry:
         self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
         """Return the distance of each pair of vertices, metres, (N,)."""
-        one, other = self.place[first], self.place[second]
-        high, low = np.maximum(one, other), np.minimum(one, other)
+        start, end = self.place[first], self.place[second]
+        high, low = np.maximum(start, end), np.minimum(start, end)
         far = self.distances[np.where(high == low, 0, high * (high - 1) // 2 + low)]
         return np.where(high == low, np.float32(0), far)
 
@@ -64,9 +64,9 @@ def geometry_folder(root: Path, files: tuple[str, ...], what_works: str) -> Path
     Raises:
         DataError: naming the files that are missing, where they come from, and what works.
     """
-    folders = [root / one for one in GEOMETRY_FOLDERS]
-    best = max(folders, key=lambda folder: sum((folder / one).is_file() for one in files))
-    missing = [one for one in files if not (best / one).is_file()]
+    folders = [root / name for name in GEOMETRY_FOLDERS]
+    best = max(folders, key=lambda folder: sum((folder / name).is_file() for name in files))
+    missing = [name for name in files if not (best / name).is_file()]
     if missing:
         raise DataError(
             f"{root}/densepose lacks {', '.join(missing)}, whose licence does not let us bring "
@@ -85,7 +85,7 @@ def read_mirroring(folder: Path) -> Mirroring:
     content = _mat(path, ("U_transforms", "V_transforms"))
     try:
         u, v = (
-            np.stack([np.asarray(one, np.float32) for one in content[name].ravel()])
+            np.stack([np.asarray(cell, np.float32) for cell in content[name].ravel()])
             for name in ("U_transforms", "V_transforms")
         )
     except ValueError as error:

@@ -80,13 +80,15 @@ class CocoReader(DetectionReader):
         findings.counts["categories"] = max(findings.counts.get("categories", 0), len(categories))
         findings.counts[f"{part} images"] = len(file.images)
         findings.counts[f"{part} annotations"] = file.annotations
-        ids = [one["id"] for one in categories]
+        ids = [category["id"] for category in categories]
         if ids and ids != list(range(1, len(ids) + 1)):
             findings.notes.append(
                 f"{file.name}: {len(ids)} category ids from {ids[0]} to {ids[-1]}, not counted "
                 "from 1; that is fine"
             )
-        named = [(one["file"], one["id"], (one["width"], one["height"])) for one in file.images]
+        named = [
+            (image["file"], image["id"], (image["width"], image["height"])) for image in file.images
+        ]
         check_files(file.root, named, findings, decode=decode)
         if file.sound:
             self.note_file(file, findings)

@@ -63,10 +63,10 @@ def labelled_record(record: object, numbers: Sequence[str] = ("image_id", "categ
     Raises:
         Refusal: naming the field.
     """
-    one = dict(_mapping(record))
+    labelled = dict(_mapping(record))
     for field in ("id", *numbers):
-        one[field] = _whole(one, field)
-    return one
+        labelled[field] = _whole(labelled, field)
+    return labelled
 
 
 def named_record(record: object) -> Record:
@@ -75,11 +75,11 @@ def named_record(record: object) -> Record:
     Raises:
         Refusal: naming the field.
     """
-    one = labelled_record(record, ())
-    if isinstance(one.get("name"), (int, float)) and not isinstance(one["name"], bool):
-        one["name"] = str(one["name"])
-    one["name"] = _text(one, "name")
-    return one
+    named = labelled_record(record, ())
+    if isinstance(named.get("name"), (int, float)) and not isinstance(named["name"], bool):
+        named["name"] = str(named["name"])
+    named["name"] = _text(named, "name")
+    return named
 
 
 def file_name(record: Mapping[str, Any], field: str) -> str:
@@ -102,7 +102,7 @@ def category_record(record: object) -> Record:
     """
     category = named_record(record)
     names = category.get("keypoints") or []
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Refusal(f"has keypoints {shown(names)} instead of a list of names")
     if len(set(names)) != len(names):
         raise Refusal(f"has keypoints of which two have one name: {shown(names)}")
@@ -111,14 +111,14 @@ def category_record(record: object) -> Record:
     pairs = isinstance(skeleton, list) and all(
         isinstance(pair, list)
         and len(pair) == 2
-        and all(_is_whole(one) and 1 <= one <= len(names) for one in pair)
+        and all(_is_whole(point) and 1 <= point <= len(names) for point in pair)
         for pair in skeleton
     )
     if not pairs:
         raise Refusal(
             f"has skeleton {shown(skeleton)} instead of pairs of keypoints from 1 to {len(names)}"
         )
-    category["skeleton"] = [[int(one) for one in pair] for pair in skeleton]
+    category["skeleton"] = [[int(point) for point in pair] for pair in skeleton]
     return category
 
 
@@ -131,23 +131,23 @@ def annotation_record(record: Mapping[str, Any]) -> Record:
     Raises:
         Refusal: naming the field.
     """
-    one = {field: value for field, value in record.items() if value is not None}
+    annotation = {field: value for field, value in record.items() if value is not None}
     for field in ("id", "image_id", "category_id"):
-        one[field] = _whole(one, field)
-    one["bbox"] = _box(one)
-    one["area"] = _number(one, "area", one["bbox"][2] * one["bbox"][3])
-    if one["area"] < 0:
-        raise Refusal(f"has area {shown(one['area'])}, below zero")
-    one["iscrowd"] = _whole(one, "iscrowd", default=0)
-    if one["iscrowd"] not in (0, 1):
+        annotation[field] = _whole(annotation, field)
+    annotation["bbox"] = _box(annotation)
+    annotation["area"] = _number(annotation, "area", annotation["bbox"][2] * annotation["bbox"][3])
+    if annotation["area"] < 0:
+        raise Refusal(f"has area {shown(annotation['area'])}, below zero")
+    annotation["iscrowd"] = _whole(annotation, "iscrowd", default=0)
+    if annotation["iscrowd"] not in (0, 1):
         raise Refusal(f"has iscrowd {shown(record['iscrowd'])} instead of 0 or 1")
-    if "segmentation" in one:
-        one["segmentation"] = _segmentation(one["segmentation"])
-    if "keypoints" in one:
-        one["keypoints"] = _keypoints(one["keypoints"])
-    if any(field in one for field in SURFACE_FIELDS):
-        _check_surface(one)
-    return one
+    if "segmentation" in annotation:
+        annotation["segmentation"] = _segmentation(annotation["segmentation"])
+    if "keypoints" in annotation:
+        annotation["keypoints"] = _keypoints(annotation["keypoints"])
+    if any(field in annotation for field in SURFACE_FIELDS):
+        _check_surface(annotation)
+    return annotation
 
 
 def known_id(record: object) -> int | None:
@@ -160,7 +160,11 @@ def known_id(record: object) -> int | None:
 
 def polygons(segmentation: Sequence[Any]) -> list[Any]:
     """Return the polygons that have an area to fill, as detectron2 chooses them."""
-    return [one for one in segmentation if len(one) >= LEAST_COORDINATES and len(one) % 2 == 0]
+    return [
+        polygon
+        for polygon in segmentation
+        if len(polygon) >= LEAST_COORDINATES and len(polygon) % 2 == 0
+    ]
 
 
 def shown(value: object) -> str:
@@ -243,7 +247,7 @@ def _box(record: Mapping[str, Any]) -> list[float]:
         raise Refusal(f"has bbox {shown(box)} instead of four numbers: left, top, width and height")
     if not (box[2] > 0 and box[3] > 0):
         raise Refusal(f"has a box of {box[2]}×{box[3]} pixels, without area", shape=True)
-    return [float(one) for one in box]
+    return [float(number) for number in box]
 
 
 def _segmentation(value: object) -> object:
@@ -279,7 +283,7 @@ def _run_lengths(value: Mapping[str, Any]) -> Record:
             f"has run lengths whose counts are {shown(counts)} instead of whole numbers of pixels "
             "or their compressed text"
         ) from None
-    return {"size": [int(one) for one in size], "counts": counts}
+    return {"size": [int(side) for side in size], "counts": counts}
 
 
 def run_lengths(counts: object) -> rle.Runs:
@@ -305,32 +309,32 @@ def _keypoints(value: object) -> list[float]:
         )
     if not {*value[2::3]} <= {0, 1, 2}:
         raise Refusal("has a keypoint whose visibility is not 0, 1 or 2")
-    return [float(one) for one in value]
+    return [float(number) for number in value]
 
 
-def _check_surface(one: Record) -> None:
-    missing = [field for field in SURFACE_FIELDS if field not in one]
+def _check_surface(annotation: Record) -> None:
+    missing = [field for field in SURFACE_FIELDS if field not in annotation]
     if missing:
         raise Refusal(f"has DensePose without {', '.join(missing)}")
     for field in SURFACE_NUMBERS:
-        if not (isinstance(one[field], list) and all(map(_is_number, one[field]))):
-            raise Refusal(f"has {field} {shown(one[field])} instead of a list of numbers")
-    if len({len(one[field]) for field in SURFACE_NUMBERS}) != 1:
+        if not (isinstance(annotation[field], list) and all(map(_is_number, annotation[field]))):
+            raise Refusal(f"has {field} {shown(annotation[field])} instead of a list of numbers")
+    if len({len(annotation[field]) for field in SURFACE_NUMBERS}) != 1:
         raise Refusal("has DensePose points whose coordinates are not equally many")
     for field, most in SURFACE_RANGES.items():
         slack = SURFACE_SLACK * most
-        wrong = [value for value in one[field] if not -slack <= value <= most + slack]
+        wrong = [value for value in annotation[field] if not -slack <= value <= most + slack]
         if wrong:
             raise Refusal(f"has {field} {shown(wrong[0])}, which is not 0 to {most}")
-    if not all(_is_whole(part) and 1 <= part <= FINE_PARTS for part in one["dp_I"]):
+    if not all(_is_whole(part) and 1 <= part <= FINE_PARTS for part in annotation["dp_I"]):
         raise Refusal(f"has a DensePose part that is not 1 to {FINE_PARTS}")
-    one["dp_masks"] = _surface_masks(one["dp_masks"])
+    annotation["dp_masks"] = _surface_masks(annotation["dp_masks"])
 
 
 def _surface_masks(masks: object) -> list[Record | list[Any]]:
     if not isinstance(masks, list) or len(masks) > COARSE_PARTS:
-        found = f"{len(masks)} of them" if isinstance(masks, list) else shown(masks)
-        raise Refusal(f"has dp_masks: {found} instead of a list of {COARSE_PARTS}")
+        told = f"{len(masks)} of them" if isinstance(masks, list) else shown(masks)
+        raise Refusal(f"has dp_masks: {told} instead of a list of {COARSE_PARTS}")
     whole: list[Record | list[Any]] = []
     for mask in masks:
         if mask in ([], None):

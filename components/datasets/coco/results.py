@@ -5,7 +5,7 @@ from pathlib import Path
 
 from components.datasets.coco.file import read_document
 from components.datasets.instances import InstanceSet
-from components.datasets.results import Found, Measured, Results, measured_of
+from components.datasets.results import MeasuredFigures, RecordsByImage, Results, measured_of
 from components.evaluation.annotations import Kind, Record, check_annotations
 from components.evaluation.coco import evaluate_coco
 from components.evaluation.densepose import encode_iuv, evaluate_densepose
@@ -74,14 +74,14 @@ class CocoResults(Results):
             records.append(record)
         return records
 
-    def write(self, folder: Path, found: Found) -> None:
+    def write(self, folder: Path, by_image: RecordsByImage) -> None:
         """Write `results.json`, as an evaluation server takes it."""
-        records = [record for index in sorted(found) for record in found[index]]
+        records = [record for index in sorted(by_image) for record in by_image[index]]
         for kind in self.kinds[1:]:
             check_results(records, self.annotations, kind)
         write_results(folder / self.FILE, records, self.annotations, self.kinds[0])
 
-    def measure(self, folder: Path) -> Measured:
+    def measure(self, folder: Path) -> MeasuredFigures:
         """Measure boxes, masks or keypoints by COCO's or LVIS's metric."""
         evaluate = evaluate_lvis if self.federated else evaluate_coco
         figures = {}
@@ -108,7 +108,7 @@ class DensePoseResults(CocoResults):
         super().__init__(images, annotations, ("bbox",))
         self.geometry = geometry
 
-    def measure(self, folder: Path) -> Measured:
+    def measure(self, folder: Path) -> MeasuredFigures:
         """Measure boxes by COCO's metric, and surfaces by geodesic point similarity."""
         boxes = super().measure(folder)
         if self.geometry is None:
@@ -116,4 +116,4 @@ class DensePoseResults(CocoResults):
         records = read_results(folder / self.FILE, self.annotations, "bbox")
         figures = evaluate_densepose(self.annotations, records, read_surface(self.geometry))
         points = measured_of({"gps_": figures})
-        return Measured({**boxes.values, **points.values}, boxes.per_class)
+        return MeasuredFigures({**boxes.values, **points.values}, boxes.per_class)

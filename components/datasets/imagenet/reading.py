@@ -33,14 +33,14 @@ class Imagenet(ImageReader):
         entries = list_folder(folder, split, findings)
         if entries is None:
             return None
-        loose = [one.name for one in entries if is_image(one.name) and not one.is_dir()]
+        loose = [entry.name for entry in entries if is_image(entry.name) and not entry.is_dir()]
         if loose:
             findings.fault(
                 split,
                 f"{len(loose):,} images lie outside of class folders, such as {loose[0]}: "
                 "sort them into one folder for each class",
             )
-        classes = [one.name for one in entries if one.is_dir() and is_class(one.name)]
+        classes = [entry.name for entry in entries if entry.is_dir() and is_class(entry.name)]
         if not classes and not loose:
             findings.fault(
                 split, f"has no images in class folders: the layout is ROOT/{split}/WNID/*.JPEG"

@@ -35,10 +35,10 @@ class Inaturalist(ImageReader):
             file, "annotations", lists["annotations"], labelled_record, findings
         )
         categories = usable_records(file, "categories", lists["categories"], named_record, findings)
-        categories.sort(key=lambda one: int(one["id"]))
+        categories.sort(key=lambda category: int(category["id"]))
         if not images:
             findings.fault(file, "has no images: an empty split trains and measures nothing")
-        for name, count in Counter(one["file_name"] for one in images).items():
+        for name, count in Counter(image["file_name"] for image in images).items():
             if count > 1:
                 findings.fault(file, f"{count} images are this file", name)
         labels = _labels_of(file, images, annotations, categories, findings, refused=refused)
@@ -50,10 +50,10 @@ class Inaturalist(ImageReader):
             return None
         return ImageSet(
             root=root,
-            files=Names(one["file_name"] for one in images),
+            files=Names(image["file_name"] for image in images),
             labels=np.array(labels, np.int32),
-            classes=tuple(one["name"] for one in categories),
-            ids=np.array([one["id"] for one in images], np.int64),  # type: ignore[arg-type]
+            classes=tuple(category["name"] for category in categories),
+            ids=np.array([image["id"] for image in images], np.int64),  # type: ignore[arg-type]
         )
 
     def count(self, split: str, images: ImageSet, findings: Findings) -> None:
@@ -82,22 +82,24 @@ def _labels_of(
     refused: set[int | None],
 ) -> list[int]:
     """Return the class index of each image; -1 where the annotations do not say one."""
-    label_of = {one["id"]: label for label, one in enumerate(categories)}
-    known = {one["id"] for one in images}
-    found: dict[int, list[int]] = {}
-    for one in annotations:
-        if one["image_id"] not in known and not refused & {one["image_id"], None}:
-            message = f"annotates image {one['image_id']}, which does not exist"
-            findings.fault(file, message, one["id"])
-        if one["category_id"] not in label_of:
-            message = f"names category {one['category_id']}, which does not exist"
-            findings.fault(file, message, one["id"])
-        found.setdefault(one["image_id"], []).append(label_of.get(one["category_id"], -1))
+    label_of = {category["id"]: label for label, category in enumerate(categories)}
+    known = {image["id"] for image in images}
+    labels_by_image: dict[int, list[int]] = {}
+    for annotation in annotations:
+        if annotation["image_id"] not in known and not refused & {annotation["image_id"], None}:
+            message = f"annotates image {annotation['image_id']}, which does not exist"
+            findings.fault(file, message, annotation["id"])
+        if annotation["category_id"] not in label_of:
+            message = f"names category {annotation['category_id']}, which does not exist"
+            findings.fault(file, message, annotation["id"])
+        labels_by_image.setdefault(annotation["image_id"], []).append(
+            label_of.get(annotation["category_id"], -1)
+        )
     labels = []
-    for one in images:
-        own = found.get(one["id"], [])
+    for image in images:
+        own = labels_by_image.get(image["id"], [])
         if len(own) != 1:
             message = f"the image has {len(own)} annotations instead of one"
-            findings.fault(file, message, one["id"])
+            findings.fault(file, message, image["id"])
         labels.append(own[0] if own else -1)
     return labels

@@ -71,12 +71,12 @@ class _Picker:
 
 def _classes_of(picture: Picture) -> list[int]:
     """Return the category of each instance."""
-    return [category_id(one.label, one.style) for one in picture.things]
+    return [category_id(thing.label, thing.style) for thing in picture.things]
 
 
 def _categories(training: list[Picture]) -> list[Record]:
-    images = Counter(one for picture in training for one in set(_classes_of(picture)))
-    instances = Counter(one for picture in training for one in _classes_of(picture))
+    images = Counter(category for picture in training for category in set(_classes_of(picture)))
+    instances = Counter(category for picture in training for category in _classes_of(picture))
     records = []
     for style, style_name in enumerate(STYLES):
         for label, name in enumerate(NAMES):
@@ -118,8 +118,8 @@ def _write_split(
         images.append(record | _verdicts(picture, generator))
         for place, thing in enumerate(picture.things):
             category = category_id(thing.label, thing.style)
-            one = annotation(thing, identity * 100 + place, identity, category)
-            annotations.append({key: one[key] for key in one if key != "iscrowd"})
+            entry = annotation(thing, identity * 100 + place, identity, category)
+            annotations.append({key: entry[key] for key in entry if key != "iscrowd"})
     path = folder / f"lvis_v0.5_{split}.json"
     write_document(path, f"handwritten digits, {split}", images, annotations, categories)
 
@@ -127,7 +127,7 @@ def _write_split(
 def _verdicts(picture: Picture, generator: np.random.Generator) -> Record:
     """Say of which classes a picture certainly has none, and of which more than annotated."""
     present = set(_classes_of(picture))
-    others = sorted(set(range(1, CLASSES + 1)) - present)
-    absent = sorted(generator.choice(others, _ABSENT, replace=False).tolist())
+    lacking = sorted(set(range(1, CLASSES + 1)) - present)
+    absent = sorted(generator.choice(lacking, _ABSENT, replace=False).tolist())
     unchecked = [min(present)] if present and generator.random() < _UNCHECKED else []
     return {"neg_category_ids": absent, "not_exhaustive_category_ids": unchecked}

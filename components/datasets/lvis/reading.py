@@ -57,7 +57,7 @@ class LvisFile(AnnotationFile):
                     f"{name} [{category['id']}]: the category is {category['frequency']!r} with "
                     f"{category['image_count']} training images, which would make it {right!r}"
                 )
-        labels = {one["id"]: label for label, one in enumerate(categories)}
+        labels = {category["id"]: label for label, category in enumerate(categories)}
         self.absent, self.not_exhaustive = (
             [self._classes(image, field, labels) for image in self.images] for field in _LISTS
         )
@@ -73,11 +73,11 @@ class LvisFile(AnnotationFile):
             self.fault("images", f"the image has {told}", image)
             return np.zeros(0, np.int32)
         known = []
-        for one in ids:
-            if isinstance(one, (int, float)) and one in labels:
-                known.append(labels[int(one)])
+        for identity in ids:
+            if isinstance(identity, (int, float)) and identity in labels:
+                known.append(labels[int(identity)])
             else:
-                message = f"{field} names category {shown(one)}, which does not exist"
+                message = f"{field} names category {shown(identity)}, which does not exist"
                 self.fault("images", message, image)
         return np.array(known, np.int32)
 
@@ -86,7 +86,10 @@ class LvisFile(AnnotationFile):
         classes = len(categories)
         denied = np.concatenate(
             [np.zeros(0, np.int64)]
-            + [place * classes + one.astype(np.int64) for place, one in enumerate(self.absent)]
+            + [
+                place * classes + labels.astype(np.int64)
+                for place, labels in enumerate(self.absent)
+            ]
         )
         for pair in np.intersect1d(denied, self.classes_shown()).tolist():
             place, label = divmod(pair, classes)
@@ -114,10 +117,10 @@ class Lvis(CocoReader):
         path = find_file(root, part)
         if path is not None:
             return LvisFile(root, str(path.relative_to(root)), findings, part)
-        other = find_file(root, part, "v1")
+        newer = find_file(root, part, "v1")
         told = f"is missing, neither in {root} itself nor in annotations/ or lvis/"
-        if other is not None:
-            told += f"; {other.name} is LVIS v1, A.4 is of v0.5"
+        if newer is not None:
+            told += f"; {newer.name} is LVIS v1, A.4 is of v0.5"
         findings.fault(f"lvis_v0.5_{part}.json", told)
         return None
 

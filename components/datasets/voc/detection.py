@@ -56,30 +56,30 @@ def scan_voc(root: Path, parts: Sequence[str], findings: Findings) -> Objects:
         parts: YEAR/LIST of each.
         findings: Where faults go.
     """
-    found = Objects()
+    objects = Objects()
     first = ""
     for part in parts:
         year, _, split = part.partition("/")
         folder = f"VOC{year}"
         own = classes_of(root / folder)
         first = first or folder
-        if found.classes and own != found.classes:
-            lone = ", ".join(sorted({*own} ^ {*found.classes})[:5])
+        if objects.classes and own != objects.classes:
+            lone = ", ".join(sorted({*own} ^ {*objects.classes})[:5])
             findings.fault(f"{folder}/ImageSets/Main", f"lists other classes than {first}: {lone}")
-        found.classes = found.classes or own
+        objects.classes = objects.classes or own
         for name in scan_list(root, f"{folder}/ImageSets/Main/{split}.txt", findings):
-            found.names.append(name)
-            found.files.append(f"{folder}/JPEGImages/{name}.jpg")
-            _scan_objects(root, f"{folder}/Annotations/{name}.xml", found, findings)
+            objects.names.append(name)
+            objects.files.append(f"{folder}/JPEGImages/{name}.jpg")
+            _scan_objects(root, f"{folder}/Annotations/{name}.xml", objects, findings)
     if any(part.endswith("/trainval") for part in parts):
-        for label in sorted({*range(len(found.classes))} - {*found.labels}):
-            name = found.classes[label]
+        for label in sorted({*range(len(objects.classes))} - {*objects.labels}):
+            name = objects.classes[label]
             findings.fault(
                 f"{first}/ImageSets/Main/{name}_trainval.txt",
                 f"names a class, {name!r}, of which no training image shows an object: remove "
                 "the list if it is none, or use more images",
             )
-    return found
+    return objects
 
 
 class Voc(DetectionReader):
@@ -98,26 +98,26 @@ class Voc(DetectionReader):
     def scan(self, root: Path, split: str, findings: Findings) -> InstanceSet | None:
         """Report what is wrong with a split's lists and XML, and return it if nothing is."""
         before = len(findings.faults)
-        found = scan_voc(root, self.parts[split], findings)
-        return instance_set(root, found) if len(findings.faults) == before else None
+        objects = scan_voc(root, self.parts[split], findings)
+        return instance_set(root, objects) if len(findings.faults) == before else None
 
     def check(self, root: Path, findings: Findings, *, decode: bool) -> None:
         """Find every fault: of the lists and their XML, then of the images."""
         parts = []
         for split in (self.training, self.validation):
-            found = scan_voc(root, self.parts[split], findings)
+            objects = scan_voc(root, self.parts[split], findings)
             for year, name in (part.split("/") for part in self.parts[split]):
-                files = sum(file.startswith(f"VOC{year}/") for file in found.files)
+                files = sum(file.startswith(f"VOC{year}/") for file in objects.files)
                 findings.counts[f"{year} {name} images"] = files
             images = [
                 (file, name, (width, height) if height else None)
                 for file, name, (height, width) in zip(
-                    found.files, found.names, found.sizes, strict=True
+                    objects.files, objects.names, objects.sizes, strict=True
                 )
             ]
             check_files(root, images, findings, decode=decode)
             measured = split == self.validation
-            parts.append(Part(self.shown(split), found.classes, found.files, measured))
+            parts.append(Part(self.shown(split), objects.classes, objects.files, measured))
         compare_parts(parts, findings)
         findings.compare(self.published, self.title)
 
@@ -133,57 +133,57 @@ class Voc(DetectionReader):
         return VocResults(images, part.rpartition("/")[2])
 
 
-def instance_set(root: Path, found: Objects) -> InstanceSet:
+def instance_set(root: Path, objects: Objects) -> InstanceSet:
     """Make the common form of lists without faults.
 
     Corners count pixels from 1, both included; here boxes are continuous.
     """
-    boxes = np.array(found.boxes, np.float32).reshape(-1, 4)
+    boxes = np.array(objects.boxes, np.float32).reshape(-1, 4)
     return InstanceSet(
         root=root,
-        files=Names(found.files),
-        image_ids=Names(found.names),
-        sizes=np.array(found.sizes, np.int32),
-        starts=np.array(found.ends, np.int64),
+        files=Names(objects.files),
+        image_ids=Names(objects.names),
+        sizes=np.array(objects.sizes, np.int32),
+        starts=np.array(objects.ends, np.int64),
         boxes=boxes,
-        labels=np.array(found.labels, np.int32),
+        labels=np.array(objects.labels, np.int32),
         crowd=np.zeros(len(boxes), np.bool_),
-        difficult=np.array(found.difficult, np.bool_),
+        difficult=np.array(objects.difficult, np.bool_),
         areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
         ids=np.arange(1, len(boxes) + 1),
-        categories=plain_categories(found.classes),
+        categories=plain_categories(objects.classes),
     )
 
 
-def _scan_objects(root: Path, file: str, found: Objects, findings: Findings) -> None:
+def _scan_objects(root: Path, file: str, objects: Objects, findings: Findings) -> None:
     """Take an image's annotation, or report what is wrong with it."""
     size = (0, 0)
     try:
         document = ElementTree.parse(root / file).getroot()  # noqa: S314
         size = (_side(document, "height"), _side(document, "width"))
-        for number, one in enumerate(document.iter("object"), 1):
+        for number, element in enumerate(document.iter("object"), 1):
             try:
-                _take_object(one, size, found)
+                _take_object(element, size, objects)
             except ValueError as error:
                 findings.fault(file, str(error), f"object {number}")
     except OSError as error:
         findings.fault(file, f"cannot be read: {error.strerror}")
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         findings.fault(file, f"is not a VOC annotation: {error}")
-    found.sizes.append(size)
-    found.ends.append(len(found.labels))
+    objects.sizes.append(size)
+    objects.ends.append(len(objects.labels))
 
 
-def _take_object(one: ElementTree.Element, size: tuple[int, int], found: Objects) -> None:
+def _take_object(element: ElementTree.Element, size: tuple[int, int], objects: Objects) -> None:
     """Take an object.
 
     Raises:
         ValueError: saying what is wrong with it.
     """
-    name = _text(one, "name")
-    if name not in found.classes:
-        raise ValueError(f"is a {name!r}, which is none of the {len(found.classes)} classes")
-    left, top, right, bottom = (_corner(one, corner) for corner in _CORNERS)
+    name = _text(element, "name")
+    if name not in objects.classes:
+        raise ValueError(f"is a {name!r}, which is none of the {len(objects.classes)} classes")
+    left, top, right, bottom = (_corner(element, corner) for corner in _CORNERS)
     if right < left or bottom < top:
         raise ValueError(
             f"has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), without area"
@@ -194,18 +194,18 @@ def _take_object(one: ElementTree.Element, size: tuple[int, int], found: Objects
             f"has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
             f"outside of its image of {width}×{height} pixels"
         )
-    found.boxes.append((left - 1, top - 1, right, bottom))
-    found.labels.append(found.classes.index(name))
-    found.difficult.append(_difficult(one))
+    objects.boxes.append((left - 1, top - 1, right, bottom))
+    objects.labels.append(objects.classes.index(name))
+    objects.difficult.append(_difficult(element))
 
 
-def _difficult(one: ElementTree.Element) -> bool:
+def _difficult(element: ElementTree.Element) -> bool:
     """Return whether the metric passes over an object; tools that do not know leave it open.
 
     Raises:
         ValueError: if it is neither 0 nor 1 nor open.
     """
-    said = one.findtext("difficult", "").strip().lower()
+    said = element.findtext("difficult", "").strip().lower()
     if said in ("1", "true"):
         return True
     if said in ("", "0", "false", "unspecified"):
@@ -221,8 +221,8 @@ def _side(document: ElementTree.Element, side: str) -> int:
     return int(pixels)
 
 
-def _corner(one: ElementTree.Element, corner: str) -> float:
-    text = _text(one, f"bndbox/{corner}")
+def _corner(element: ElementTree.Element, corner: str) -> float:
+    text = _text(element, f"bndbox/{corner}")
     try:
         value = float(text)
     except ValueError:

@@ -106,8 +106,8 @@ def _write_lists(folder: Path, split: str, pictures: dict[str, Picture]) -> None
     for label, name in enumerate(NAMES):
         lines = []
         for stem, picture in pictures.items():
-            own = [one for one in picture.things if one.label == label]
-            easy = any(not _is_difficult(one) for one in own)
+            own = [thing for thing in picture.things if thing.label == label]
+            easy = any(not _is_difficult(thing) for thing in own)
             lines.append(f"{stem} {1 if easy else 0 if own else -1:2d}")
         _write_list(folder / f"{name}_{split}.txt", lines)
 

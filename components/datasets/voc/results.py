@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from components.datasets.instances import InstanceSet
-from components.datasets.results import Found, Measured, Results, measured_of
+from components.datasets.results import MeasuredFigures, RecordsByImage, Results, measured_of
 from components.evaluation import voc
 from components.vision.prediction import Prediction
 
@@ -19,12 +19,12 @@ class VocResults(Results):
         self.split = split
         names = images.categories.names
         self.truth = {
-            one.image_id: voc.Truth(
-                names=tuple(names[label] for label in one.labels.tolist()),
-                boxes=one.boxes + np.array([1.0, 1.0, 0.0, 0.0]),  # as the files count
-                difficult=one.difficult,
+            image.image_id: voc.Truth(
+                names=tuple(names[label] for label in image.labels.tolist()),
+                boxes=image.boxes + np.array([1.0, 1.0, 0.0, 0.0]),  # as the files count
+                difficult=image.difficult,
             )
-            for one in images
+            for image in images
         }
 
     def records(self, index: int, prediction: Prediction) -> list[voc.Detection]:
@@ -41,12 +41,12 @@ class VocResults(Results):
             if right > left and bottom > top
         ]
 
-    def write(self, folder: Path, found: Found) -> None:
+    def write(self, folder: Path, by_image: RecordsByImage) -> None:
         """Write comp4_det_SPLIT_CLASS.txt for every class."""
-        records = [record for index in sorted(found) for record in found[index]]
+        records = [record for index in sorted(by_image) for record in by_image[index]]
         voc.write_results(folder, self.split, records, self.truth, self.images.categories.names)
 
-    def measure(self, folder: Path) -> Measured:
+    def measure(self, folder: Path) -> MeasuredFigures:
         """Measure by VOC 2007's 11 points, and by the area under the curve beside it."""
         names = self.images.categories.names
         return measured_of({"": voc.evaluate_voc(self.truth, folder, self.split, names)})

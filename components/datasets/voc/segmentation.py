@@ -33,8 +33,8 @@ class VocSegmentation(SegmentationReader):
         if path is None:
             findings.fault(
                 f"VOC2012/ImageSets/{AUGMENTED[1]}.txt",
-                f"is missing, and so are {' and '.join(f'{one}.txt' for one in AUGMENTED)} there: "
-                "the 10,582 images of VOC and SBD together that A.5 trains on",
+                f"is missing, and so are {' and '.join(f'{name}.txt' for name in AUGMENTED)} there"
+                ": the 10,582 images of VOC and SBD together that A.5 trains on",
             )
             return None
         labels = "SegmentationClassAug" if split == "train_aug" else "SegmentationClass"

@@ -11,7 +11,7 @@ import torch
 
 from components.convert.conversion import write_backbone
 from components.detection.coco import CocoConfig, mask_rcnn_c4, mask_rcnn_fpn
-from components.detection.data import Batch, training_loader
+from components.detection.data import DetectionBatch, training_loader
 from components.detection.libraries import Library
 from components.detection.libraries.building import build_detector
 from components.detection.train import head_of
@@ -96,7 +96,7 @@ def _ours(config: CocoConfig, folder: Path, library: Library) -> Rate:
     return ours(detector, settled, columns, uniform=False)
 
 
-def _batch(config: CocoConfig, folder: Path) -> Batch:
+def _batch(config: CocoConfig, folder: Path) -> DetectionBatch:
     """Return a batch whose images are as large as they get, 800 pixels high."""
     steady = config.derive(shorter_sides=(800,), loader={"workers": 0})
     batch = next(training_loader(read_coco(folder, SPLIT), steady, folder).between(0, 1))

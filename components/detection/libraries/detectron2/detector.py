@@ -41,8 +41,8 @@ class Detectron2Detector(Detector):
     def forward(self, batch: Batch) -> Losses:
         """Return the sum of the losses, and each of them, by detectron2's names."""
         inputs = _inputs(batch)
-        for one, targets in zip(inputs, self._targets(batch), strict=True):
-            one["instances"] = targets
+        for image, targets in zip(inputs, self._targets(batch), strict=True):
+            image["instances"] = targets
         try:
             with EventStorage():  # detectron2 writes figures to the innermost
                 losses = self.model(inputs)
@@ -55,10 +55,10 @@ class Detectron2Detector(Detector):
         """Return what is in each image."""
         sizes = batch["originals"].tolist()
         inputs = [
-            {**one, "height": height, "width": width}
-            for one, (height, width) in zip(_inputs(batch), sizes, strict=True)
+            {**image, "height": height, "width": width}
+            for image, (height, width) in zip(_inputs(batch), sizes, strict=True)
         ]
-        return [self._prediction(one["instances"]) for one in self.model.inference(inputs)]
+        return [self._prediction(output["instances"]) for output in self.model.inference(inputs)]
 
     def _targets(self, batch: Batch) -> list[Instances]:
         sizes = batch["sizes"].tolist()
@@ -79,15 +79,17 @@ class Detectron2Detector(Detector):
             _surfaces().add_surfaces(batch, images)
         return images
 
-    def _prediction(self, found: Instances) -> Prediction:
-        found = found[found.scores.argsort(descending=True, stable=True)]
+    def _prediction(self, instances: Instances) -> Prediction:
+        instances = instances[instances.scores.argsort(descending=True, stable=True)]
         return Prediction(
-            boxes=found.pred_boxes.tensor.float().cpu(),
-            scores=found.scores.float().cpu(),
-            labels=found.pred_classes.cpu(),
-            masks=found.pred_masks.cpu() if self._config.masks else None,
-            keypoints=found.pred_keypoints.float().cpu() if self._config.keypoints else None,
-            surfaces=_surfaces().read_surfaces(found) if self._config.surface != "none" else None,
+            boxes=instances.pred_boxes.tensor.float().cpu(),
+            scores=instances.scores.float().cpu(),
+            labels=instances.pred_classes.cpu(),
+            masks=instances.pred_masks.cpu() if self._config.masks else None,
+            keypoints=instances.pred_keypoints.float().cpu() if self._config.keypoints else None,
+            surfaces=_surfaces().read_surfaces(instances)
+            if self._config.surface != "none"
+            else None,
         )
 
     def _not_a_number(self) -> torch.Tensor:

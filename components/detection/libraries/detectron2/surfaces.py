@@ -52,18 +52,18 @@ def add_surfaces(batch: Batch, images: list[Instances]) -> None:
         start += len(boxes)
 
 
-def read_surfaces(found: Instances) -> tuple[Tensor, ...]:
+def read_surfaces(instances: Instances) -> tuple[Tensor, ...]:
     """Return parts, u and v of each instance, (3, h, w), uint8, from instances in final pixels."""
-    if not found.has("pred_densepose"):  # of an image without instances
+    if not instances.has("pred_densepose"):  # of an image without instances
         return ()
-    predicted = found.pred_densepose
+    predicted = instances.pred_densepose
     tensors = {f.name: getattr(predicted, f.name) for f in fields(predicted)}
     # The conversion takes no half precision.
     predicted = replace(predicted, **{k: v.float() for k, v in tensors.items() if v is not None})
     charts = []
-    for index in range(len(found)):
-        one = slice(index, index + 1)
-        chart = ToChartResultConverter.convert(predicted[one], found.pred_boxes[one])
+    for index in range(len(instances)):
+        row = slice(index, index + 1)
+        chart = ToChartResultConverter.convert(predicted[row], instances.pred_boxes[row])
         charts.append(quantize_densepose_chart_result(chart).labels_uv_uint8.cpu())
     return tuple(charts)
 

@@ -47,19 +47,21 @@ class RegionPool(nn.Module):
         """
         read = list(maps.values())[: len(self.strides)]
         rows = torch.cat(
-            [F.pad(one, (1, 0), value=float(image)) for image, one in enumerate(boxes)]
+            [F.pad(own, (1, 0), value=float(image)) for image, own in enumerate(boxes)]
         )
         if len(read) == 1:
             return self._cut(read[0], rows, self.strides[0])
         levels = self.level(list(boxes))
         cut = read[0].new_zeros((len(rows), read[0].shape[1], self.size, self.size))
-        for level, (one, stride) in enumerate(zip(read, self.strides, strict=True)):
+        for level, (level_map, stride) in enumerate(zip(read, self.strides, strict=True)):
             chosen = (levels == level).nonzero().flatten()
-            cut.index_copy_(0, chosen, self._cut(one, rows[chosen], stride))
+            cut.index_copy_(0, chosen, self._cut(level_map, rows[chosen], stride))
         return cut
 
-    def _cut(self, one: Tensor, rows: Tensor, stride: int) -> Tensor:
-        features: Tensor = roi_align(one, rows, self.size, 1 / stride, self.sampling, self.aligned)
+    def _cut(self, level_map: Tensor, rows: Tensor, stride: int) -> Tensor:
+        features: Tensor = roi_align(
+            level_map, rows, self.size, 1 / stride, self.sampling, self.aligned
+        )
         return features
 
 

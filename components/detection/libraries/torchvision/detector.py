@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from components.detection.interface import Detector, normalise, split_counts
 from components.detection.libraries.torchvision.features import Features
 from components.detection.libraries.torchvision.proposals import Proposals
-from components.detection.libraries.torchvision.regions import Found, Regions
+from components.detection.libraries.torchvision.regions import Detections, Regions
 from components.detection.libraries.torchvision.surface import read_surface
 from components.training.learner import Batch, Losses
 from components.vision.architectures import BackboneCard
@@ -54,11 +54,11 @@ class TorchvisionDetector(Detector):
         """Return what is in each image; in evaluation mode."""
         images, maps = self._read(batch)
         boxes, _ = self.proposals(images, maps)
-        found = self.regions.detect(maps, boxes, images.image_sizes)
+        detected = self.regions.detect(maps, boxes, images.image_sizes)
         return [
-            to_prediction(one, size, original)
-            for one, size, original in zip(
-                found, images.image_sizes, batch["originals"].tolist(), strict=True
+            to_prediction(detections, size, original)
+            for detections, size, original in zip(
+                detected, images.image_sizes, batch["originals"].tolist(), strict=True
             )
         ]
 
@@ -70,37 +70,39 @@ class TorchvisionDetector(Detector):
         return ImageList(images, sizes), self.features(images)
 
 
-def to_prediction(found: Found, size: tuple[int, int], original: tuple[int, int]) -> Prediction:
+def to_prediction(
+    detections: Detections, size: tuple[int, int], original: tuple[int, int]
+) -> Prediction:
     """Scale what was found in a resized image to the original; empty boxes are dropped.
 
     Args:
-        found: As `Regions.detect` returns it.
+        detections: As `Regions.detect` returns it.
         size: Height and width of the resized image.
         original: Height and width of the image file.
     """
     height, width = original
-    scale = found["boxes"].new_tensor([width / size[1], height / size[0]])
-    boxes = found["boxes"] * scale.repeat(2)
+    scale = detections["boxes"].new_tensor([width / size[1], height / size[0]])
+    boxes = detections["boxes"] * scale.repeat(2)
     boxes = torch.minimum(boxes, boxes.new_tensor([width, height]).repeat(2)).clamp(min=0)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    found = {key: values[kept] for key, values in found.items()}
+    detections = {key: values[kept] for key, values in detections.items()}
     boxes = boxes[kept]
     masks = keypoints = surfaces = None
-    if "masks" in found:
-        masks = paste_masks(found["masks"], boxes, height, width).cpu()
-    if "keypoints" in found:
-        places, scores = found["keypoints"].split((2, 1), dim=-1)
+    if "masks" in detections:
+        masks = paste_masks(detections["masks"], boxes, height, width).cpu()
+    if "keypoints" in detections:
+        places, scores = detections["keypoints"].split((2, 1), dim=-1)
         keypoints = torch.cat((places * scale, scores), dim=-1).cpu()
-    if "surfaces" in found:
+    if "surfaces" in detections:
         sides = (boxes[:, 2:] - boxes[:, :2]).long().clamp(min=1).tolist()
         surfaces = tuple(
             read_surface(said, high, wide).cpu()
-            for said, (wide, high) in zip(found["surfaces"], sides, strict=True)
+            for said, (wide, high) in zip(detections["surfaces"], sides, strict=True)
         )
     return Prediction(
         boxes=boxes.cpu(),
-        scores=found["scores"].cpu(),
-        labels=found["labels"].cpu() - 1,
+        scores=detections["scores"].cpu(),
+        labels=detections["labels"].cpu() - 1,
         masks=masks,
         keypoints=keypoints,
         surfaces=surfaces,

@@ -30,7 +30,7 @@ class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
         """Scale and shift each channel of (N, C, H, W)."""
         scale: Tensor = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift: Tensor = self.bias - self.running_mean * scale
-        scale, shift = (one.to(maps.dtype).view(-1, 1, 1) for one in (scale, shift))
+        scale, shift = (values.to(maps.dtype).view(-1, 1, 1) for values in (scale, shift))
         return maps * scale + shift
 
 
@@ -92,7 +92,7 @@ class Features(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return maps by name, the finest first, in single precision, as boxes need it."""
         maps: dict[str, Tensor] = self.neck(self.body(images))
-        return {name: one.float() for name, one in maps.items()}
+        return {name: level_map.float() for name, level_map in maps.items()}
 
 
 def build_features(model: ModelConfig, backbone: Backbone) -> tuple[Features, nn.Module | None]:

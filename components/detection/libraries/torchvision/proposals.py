@@ -43,7 +43,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
         """Return the anchors of all maps for each image, (A, 4)."""
         self.set_cell_anchors(torch.float32, maps[0].device)
-        grids = [one.shape[-2:] for one in maps]
+        grids = [level_map.shape[-2:] for level_map in maps]
         anchors = torch.cat(self.grid_anchors(grids, [(stride, stride) for stride in self.strides]))
         return [anchors for _ in images.image_sizes]
 
@@ -54,7 +54,7 @@ class ProposalHead(RPNHead):  # type: ignore[misc]
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return objectness and box deltas of each map."""
         objectness, deltas = super().forward(maps)
-        return [one.float() for one in objectness], [one.float() for one in deltas]
+        return [values.float() for values in objectness], [values.float() for values in deltas]
 
 
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
@@ -74,11 +74,11 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         positive, negative = (torch.cat(chosen) > 0 for chosen in self.fg_bg_sampler(labels))
         sampled = positive | negative
         size = self.fg_bg_sampler.batch_size_per_image * len(labels)
-        found = F.binary_cross_entropy_with_logits(
+        scored = F.binary_cross_entropy_with_logits(
             objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
         )
         placed = F.l1_loss(deltas[positive], torch.cat(targets)[positive], reduction="sum")
-        return found / size, placed / size
+        return scored / size, placed / size
 
 
 def build_proposals(model: ModelConfig, features: Features) -> Proposals:

@@ -22,7 +22,7 @@ from components.detection.libraries.torchvision.surface import SURFACES, Surface
 from components.detection.model import ModelConfig
 from components.training.learner import Batch
 
-Found = dict[str, Tensor]
+Detections = dict[str, Tensor]
 """What is in an image: boxes, scores, labels (from 1), and what the branches say of each."""
 
 
@@ -70,7 +70,7 @@ class Regions(RoIHeads):  # type: ignore[misc]
         self,
         maps: Mapping[str, Tensor],
         proposals: list[Tensor],
-        targets: list[Found],
+        targets: list[Detections],
         batch: Batch,
     ) -> dict[str, Tensor]:
         """Sample regions and return all losses."""
@@ -79,10 +79,10 @@ class Regions(RoIHeads):  # type: ignore[misc]
         label, delta = torch.cat(labels), torch.cat(deltas)
         losses = self._box_losses(*self._predict(features), label, delta)
         firsts = (batch["counts"].cumsum(0) - batch["counts"]).tolist()
-        instances = torch.cat([one + first for one, first in zip(matched, firsts, strict=True)])
+        instances = torch.cat([own + first for own, first in zip(matched, firsts, strict=True)])
         chosen = label > 0
         positives = Positives(
-            boxes=[one[kind > 0] for one, kind in zip(boxes, labels, strict=True)],
+            boxes=[own[kind > 0] for own, kind in zip(boxes, labels, strict=True)],
             instances=instances[chosen],
             shared=features[chosen],
         )
@@ -95,26 +95,28 @@ class Regions(RoIHeads):  # type: ignore[misc]
         maps: Mapping[str, Tensor],
         proposals: list[Tensor],
         sizes: list[tuple[int, int]],
-    ) -> list[Found]:
+    ) -> list[Detections]:
         """Return what is in each image, in pixels of the resized image."""
         logits, deltas = self._predict(self.trunk(self.box_roi_pool(maps, proposals)))
-        found = [
+        detected = [
             {"boxes": boxes, "scores": scores, "labels": labels}
             for boxes, scores, labels in zip(
                 *self.postprocess_detections(logits, deltas, proposals, sizes), strict=True
             )
         ]
-        boxes = [one["boxes"] for one in found]
-        labels = torch.cat([one["labels"] for one in found])
+        boxes = [detections["boxes"] for detections in detected]
+        labels = torch.cat([detections["labels"] for detections in detected])
         for branch in self.branches:
             features = None
             if branch.pool is None:
                 features = self.trunk(self.box_roi_pool(maps, boxes))
             said = branch.predict(maps, boxes, labels, features)
             for key, values in said.items():
-                for one, value in zip(found, values.split([len(b) for b in boxes]), strict=True):
-                    one[key] = value
-        return found
+                for detections, value in zip(
+                    detected, values.split([len(b) for b in boxes]), strict=True
+                ):
+                    detections[key] = value
+        return detected
 
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.box_predictor(self.box_head(features))

@@ -90,8 +90,8 @@ class Surfaces(Branch):
         good = batch["surfaces"][positives.instances] & (
             box_iou(boxes, owners).diagonal() > OVERLAP
         )
-        image_good = good.split([len(one) for one in positives.boxes])
-        chosen = [one[keep] for one, keep in zip(positives.boxes, image_good, strict=True)]
+        image_good = good.split([len(own) for own in positives.boxes])
+        chosen = [own[keep] for own, keep in zip(positives.boxes, image_good, strict=True)]
         said = self._say(maps, chosen)
         return surface_losses(self.kind, said, boxes[good], positives.instances[good], batch)
 
@@ -129,7 +129,9 @@ class Merged(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return one map, in single precision, under the finest one's name."""
         name = next(iter(maps))
-        scaled = [path(one) for path, one in zip(self.paths, maps.values(), strict=False)]
+        scaled = [
+            path(level_map) for path, level_map in zip(self.paths, maps.values(), strict=False)
+        ]
         merged: Tensor = self.last(torch.stack(scaled).sum(0))
         return {name: merged.float()}
 
@@ -192,7 +194,7 @@ def surface_losses(
     region, place, label = region[inside], place[inside], label[inside].long()
     own = label[:, None]
     parts = at_points(part, region, place)
-    u, v = (at_points(one, region, place).gather(1, own)[:, 0] for one in (u, v))
+    u, v = (at_points(heat, region, place).gather(1, own)[:, 0] for heat in (u, v))
     with torch.no_grad():
         truth = cut_parts(batch["parts"][instances], owners, boxes, said.shape[-1])
         truth = truth.clamp(max=kind.coarse - 1)
@@ -213,8 +215,8 @@ def cut_parts(parts: Tensor, owners: Tensor, boxes: Tensor, size: int) -> Tensor
         boxes: The regions, (K, 4).
         size: Places along a side of the result, (K, size, size), int64.
     """
-    left, top, width, height = (one[:, None] for one in _corner_and_sides(owners))
-    from_left, from_top, wide, high = (one[:, None] for one in _corner_and_sides(boxes))
+    left, top, width, height = (values[:, None] for values in _corner_and_sides(owners))
+    from_left, from_top, wide, high = (values[:, None] for values in _corner_and_sides(boxes))
     step = torch.arange(size, device=boxes.device) / size
     x = 2 * (from_left + step * wide - left) / width - 1
     y = 2 * (from_top + step * high - top) / height - 1
@@ -235,7 +237,7 @@ def at_points(heat: Tensor, regions: Tensor, places: Tensor) -> Tensor:
     low = places.long()
     high = (low + 1).clamp(max=heat.shape[-1] - 1)
     share = torch.minimum(places, high) - low
-    (x0, y0), (x1, y1), (x, y) = (one.unbind(1) for one in (low, high, share))
+    (x0, y0), (x1, y1), (x, y) = (points.unbind(1) for points in (low, high, share))
     x, y = x[:, None], y[:, None]
     above = heat[regions, :, y0, x0] * (1 - x) + heat[regions, :, y0, x1] * x
     below = heat[regions, :, y1, x0] * (1 - x) + heat[regions, :, y1, x1] * x
@@ -253,7 +255,7 @@ def read_surface(said: Tensor, height: int, width: int) -> Tensor:
     fine = F.interpolate(said[None], (height, width), mode="bilinear")[0]
     coarse, parts, u, v = fine.split((len(fine) - 3 * PARTS, PARTS, PARTS, PARTS))
     part = parts.argmax(0) * (coarse.argmax(0) > 0)
-    u, v = (one.gather(0, part[None])[0].clamp(0, 1) * 255 * (part > 0) for one in (u, v))
+    u, v = (values.gather(0, part[None])[0].clamp(0, 1) * 255 * (part > 0) for values in (u, v))
     return torch.stack((part, u, v)).to(torch.uint8)
 
 
