@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.datasets.coco.records import Record, Refusal, known_id, shown
+from components.datasets.fields import Record, Refusal, known_id, shown
 from components.datasets.findings import Fault, Findings
 
 Hook = Callable[[dict[str, Any]], Any]

@@ -12,6 +12,10 @@ from components.vision.formats import Split
 
 VAL_DIGITS = 397
 
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SUPERCATEGORIES = {"Round": (0, 3, 6, 8, 9), "Straight": (1, 4, 7), "Mixed": (2, 5)}
+"""Groups of digits by their strokes."""
+
 
 @dataclass(frozen=True)
 class Digits:

@@ -28,7 +28,7 @@ from tests.benchmarks import _detection_peers as peers
 from tests.benchmarks._coco import HEIGHT, WIDTH, write_instances
 from tests.benchmarks._timing import ratio, seconds, skipped
 from tests.benchmarks.input_pipeline import IMAGES, write_photographs
-from tests.vision.readers import read_coco
+from tests.datasets.readers import read_coco
 
 SPLIT = "train2017"
 OBJECTS = 7 * IMAGES

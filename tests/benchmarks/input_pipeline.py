@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from components.vision.config import IMAGENET_MEAN, IMAGENET_STD, AugmentationConfig, moco_v1
 from components.vision.loading import ViewDataset
-from tests.vision.readers import read_images
+from tests.datasets.readers import read_images
 
 IMAGES = 16
 ROUNDS = 7

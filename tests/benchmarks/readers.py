@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.benchmarks._coco import write_instances
 from tests.benchmarks._timing import skipped
-from tests.vision.readers import read_coco
+from tests.datasets.readers import read_coco
 
 IMAGES, OBJECTS = 118_287, 860_001
 SPLIT = "train2017"

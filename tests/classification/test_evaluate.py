@@ -13,7 +13,7 @@ from components.vision.backbones import random_backbone
 from components.vision.config import EvaluationConfig, LoaderConfig
 from components.vision.image_sets import ImageSet
 from components.vision.loading import make_loader
-from tests.vision.readers import read_image_set
+from tests.datasets.readers import read_image_set
 
 
 def predictions() -> Predictions:

@@ -25,7 +25,7 @@ from components.vision.backbones import build_backbone, load_backbone
 from components.vision.config import EvaluationConfig, LoaderConfig
 from components.vision.loading import make_loader
 from tests.classification.making import Run, run_here, start
-from tests.vision.readers import read_image_set
+from tests.datasets.readers import read_image_set
 
 EVALUATION = EvaluationConfig(resize=24, crop=24)
 

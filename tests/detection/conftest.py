@@ -9,7 +9,7 @@ import torch
 
 from components.convert import STAGE as CONVERT
 from components.core.main import execute
-from tests.vision.detection_world import write_world
+from tests.datasets.detection_world import write_world
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from components.core.stage import Mount, Source, Stage, load_stage
 from components.detection import cityscapes, coco, densepose, keypoints, lvis, voc
 from components.detection.config import DetectionConfig
 from components.rendering.config import DigitsConfig, PicturesConfig
-from tests.vision import detection_world
+from tests.datasets import detection_world
 
 PRESETS: dict[str, DetectionConfig] = {
     "fpn_1x": coco.mask_rcnn_fpn(),

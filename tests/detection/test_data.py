@@ -11,7 +11,7 @@ from components.detection import cityscapes, coco, densepose, keypoints, lvis, v
 from components.detection.config import DetectionConfig
 from components.detection.data import DetectionBatch, test_loader, training_loader
 from components.training import distributed
-from tests.vision.readers import read_part
+from tests.datasets.readers import read_part
 
 CONFIGS: list[tuple[DetectionConfig, str]] = [
     (coco.mask_rcnn_fpn(), "coco"),

@@ -11,8 +11,8 @@ from PIL import Image
 from components.core.errors import DataError
 from components.core.manifest import read_manifest, verify
 from components.detection.libraries import Library
+from tests.datasets.readers import read_part
 from tests.detection.making import CONFIGS, LIBRARIES, MEMORY, evaluate, run_here, write_memory
-from tests.vision.readers import read_part
 
 GOAL = 50
 """Percent, of what is 0 before training; after it 75 to 100 was seen, on any processor."""

@@ -8,7 +8,7 @@ import pytest
 from components.datasets.loading import detection_reader
 from components.detection.order import ImageOrder
 from components.detection.splits import learnable, repeat_factors
-from tests.vision.readers import read_lvis, read_part
+from tests.datasets.readers import read_lvis, read_part
 
 LYING = np.arange(50) % 3 == 0
 

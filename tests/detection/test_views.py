@@ -17,7 +17,7 @@ from components.detection.views import (
     show_masks,
 )
 from components.rendering.surface import mirroring as digits_mirroring
-from tests.vision.readers import read_coco, read_densepose, read_keypoints
+from tests.datasets.readers import read_coco, read_densepose, read_keypoints
 
 VIEWS = [
     DetectionView(64, 64),

@@ -18,7 +18,7 @@ from components.digits import STAGE, DigitsConfig
 from components.rendering.scenes import render_scene
 from components.rendering.source import real_digits
 from components.vision.decoding import read_image
-from tests.vision.readers import read_image_set
+from tests.datasets.readers import read_image_set
 
 SMALL = DigitsConfig(train_scenes=120, val_scenes=40)
 

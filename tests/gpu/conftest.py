@@ -11,7 +11,7 @@ from components.convert import STAGE as CONVERT
 from components.core.main import execute
 from components.datasets.imagenet import digits as imagenet
 from components.rendering.config import DigitsConfig
-from tests.vision.detection_world import write_world
+from tests.datasets.detection_world import write_world
 
 HERE = Path(__file__).parent
 SMALL = DigitsConfig(train_scenes=128, val_scenes=40)

@@ -22,8 +22,8 @@ from components.segmentation.data import (
     whole_images,
 )
 from components.vision.config import LoaderConfig
+from tests.datasets.readers import read_set
 from tests.segmentation.making import tiny
-from tests.vision.readers import read_set
 
 CONFIG = SegmentationConfig(crop=65)
 PADDING = (123.675, 116.28, 103.53)

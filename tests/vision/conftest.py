@@ -1,17 +1,14 @@
-"""Photographs and small data sets to test on."""
-
-from pathlib import Path
+"""Photographs to test on."""
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from components.datasets.imagenet import digits as imagenet
-from components.datasets.inaturalist import digits as inaturalist
-from components.rendering.config import DigitsConfig
 from components.vision.decoding import Pixels
-from tests.vision.detection_world import write_world
+from tests.datasets.conftest import imagenet_folder
+
+__all__ = ["imagenet_folder"]
 
 
 @pytest.fixture(scope="session")
@@ -30,23 +27,3 @@ def patches(photographs: list[Pixels]) -> list[Pixels]:
         for top in range(0, 256, 64)
         for left in range(0, 320, 64)
     ]
-
-
-@pytest.fixture
-def imagenet_folder(tmp_path: Path) -> Path:
-    """A small data set in ImageNet's layout."""
-    imagenet.write(DigitsConfig(train_scenes=60, val_scenes=30), tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def inaturalist_folder(tmp_path: Path) -> Path:
-    """A small data set in iNaturalist 2018's layout."""
-    inaturalist.write(DigitsConfig(train_scenes=80, val_scenes=30), tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every detection layout, small; not to be changed."""
-    return write_world(tmp_path_factory.mktemp("world"))

@@ -23,7 +23,7 @@ from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader, make_loader
 from components.vision.quarantine import Quarantine
 from components.vision.sampling import EpochSampler
-from tests.vision.readers import read_image_set
+from tests.datasets.readers import read_image_set
 
 IN_PROCESS = LoaderConfig(workers=0, max_corrupt_fraction=0.1)
 

@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 
 from components.datasets.ade20k.reading import CLASSES_FILE
-from components.datasets.coco.digits import NAMES
 from components.rendering.config import DigitsConfig
 from components.rendering.sets import render_pictures, write_jpeg
-from components.rendering.source import real_digits
+from components.rendering.source import NAMES, real_digits
 from components.vision.formats import Split
 
 CLASSES = ("wall", *NAMES)

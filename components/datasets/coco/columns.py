@@ -13,10 +13,10 @@ from components.datasets.coco.records import (
     SURFACE_NUMBERS,
     SURFACE_RANGES,
     SURFACE_SLACK,
-    Refusal,
     annotation_record,
     run_lengths,
 )
+from components.datasets.fields import Refusal
 from components.datasets.instances import Floats, SurfacePoints
 from components.evaluation.body import COARSE_PARTS, FINE_PARTS, SIDE
 from components.vision import rle

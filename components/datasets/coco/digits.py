@@ -11,14 +11,12 @@ from components.datasets.coco.digits_records import (
     person_category,
     write_document,
 )
-from components.datasets.inaturalist.digits import SUPERCATEGORIES
 from components.rendering.config import DigitsConfig
 from components.rendering.sets import render_pictures, write_jpeg
-from components.rendering.source import real_digits
+from components.rendering.source import NAMES, SUPERCATEGORIES, real_digits
 from components.vision.formats import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val")
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def write(config: DigitsConfig, folder: Path) -> None:

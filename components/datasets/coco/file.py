@@ -18,14 +18,8 @@ import numpy.typing as npt
 
 from components.core.errors import DataError
 from components.datasets.coco.columns import TAKEN, Columns
-from components.datasets.coco.records import (
-    Record,
-    Refusal,
-    annotation_record,
-    category_record,
-    image_record,
-    shown,
-)
+from components.datasets.coco.records import annotation_record, category_record, image_record
+from components.datasets.fields import Record, Refusal, shown
 from components.datasets.findings import TOLERATED, Fault, Findings
 from components.datasets.instances import (
     Categories,

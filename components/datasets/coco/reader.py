@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from components.datasets.coco.file import AnnotationFile
-from components.datasets.coco.records import file_name
+from components.datasets.fields import file_name
 from components.datasets.files import check_files
 from components.datasets.findings import Findings
 from components.datasets.instances import InstanceSet, join

@@ -4,15 +4,22 @@ Whole numbers that an export wrote as texts or floats are taken for what they ar
 field that is not there. All else is refused with the field, the value and the way out.
 """
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.datasets.fields import (
+    Record,
+    Refusal,
+    is_number,
+    is_whole,
+    labelled_record,
+    named_record,
+    number,
+    shown,
+    whole,
+)
 from components.evaluation.body import COARSE_PARTS, FINE_PARTS, SIDE
 from components.vision import rle
-
-Record = dict[str, Any]
 
 SURFACE_NUMBERS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
 SURFACE_FIELDS = (*SURFACE_NUMBERS, "dp_masks")
@@ -20,24 +27,6 @@ SURFACE_RANGES = {"dp_x": SIDE, "dp_y": SIDE, "dp_U": 1, "dp_V": 1}
 """From 0 to what, of a point on a surface."""
 SURFACE_SLACK = 0.01  # of that, which fits to a mesh may leave it by
 LEAST_COORDINATES = 6  # of a polygon: three corners
-
-_LARGEST = 2**63 - 1
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,30}(\.0*)?\s*")
-_MOST_NUMBER = 1e30  # what single precision makes of a larger one may be infinite
-_SHOWN = 60  # characters of a value
-
-
-class Refusal(Exception):  # noqa: N818 - a finding, not a failure
-    """A record that cannot be used.
-
-    Attributes:
-        shape: Whether only its box or mask has no area: published sets have a few of these.
-    """
-
-    def __init__(self, message: str, *, shape: bool = False) -> None:
-        """Say why; `message` goes on after the record's name."""
-        super().__init__(message)
-        self.shape = shape
 
 
 def image_record(record: object) -> Record:
@@ -53,45 +42,8 @@ def image_record(record: object) -> Record:
         return record  # as nearly all are
     image = labelled_record(record, ())
     for side in ("height", "width"):
-        image[side] = _whole(image, side, 1)
+        image[side] = whole(image, side, 1)
     return image
-
-
-def labelled_record(record: object, numbers: Sequence[str] = ("image_id", "category_id")) -> Record:
-    """Return a record with `id` and further fields as whole numbers.
-
-    Raises:
-        Refusal: naming the field.
-    """
-    labelled = dict(_mapping(record))
-    for field in ("id", *numbers):
-        labelled[field] = _whole(labelled, field)
-    return labelled
-
-
-def named_record(record: object) -> Record:
-    """Return a record with `id` as a number and `name` as a text.
-
-    Raises:
-        Refusal: naming the field.
-    """
-    named = labelled_record(record, ())
-    if isinstance(named.get("name"), (int, float)) and not isinstance(named["name"], bool):
-        named["name"] = str(named["name"])
-    named["name"] = _text(named, "name")
-    return named
-
-
-def file_name(record: Mapping[str, Any], field: str) -> str:
-    """Return a file's name that stays in the folder that it is relative to.
-
-    Raises:
-        Refusal: naming the field.
-    """
-    name = _text(record, field)
-    if name.startswith("/") or ".." in name.split("/"):
-        raise Refusal(f"has {field} {shown(name)}, which leads out of the data set's folder")
-    return name
 
 
 def category_record(record: object) -> Record:
@@ -111,7 +63,7 @@ def category_record(record: object) -> Record:
     pairs = isinstance(skeleton, list) and all(
         isinstance(pair, list)
         and len(pair) == 2
-        and all(_is_whole(point) and 1 <= point <= len(names) for point in pair)
+        and all(is_whole(point) and 1 <= point <= len(names) for point in pair)
         for pair in skeleton
     )
     if not pairs:
@@ -133,12 +85,12 @@ def annotation_record(record: Mapping[str, Any]) -> Record:
     """
     annotation = {field: value for field, value in record.items() if value is not None}
     for field in ("id", "image_id", "category_id"):
-        annotation[field] = _whole(annotation, field)
+        annotation[field] = whole(annotation, field)
     annotation["bbox"] = _box(annotation)
-    annotation["area"] = _number(annotation, "area", annotation["bbox"][2] * annotation["bbox"][3])
+    annotation["area"] = number(annotation, "area", annotation["bbox"][2] * annotation["bbox"][3])
     if annotation["area"] < 0:
         raise Refusal(f"has area {shown(annotation['area'])}, below zero")
-    annotation["iscrowd"] = _whole(annotation, "iscrowd", default=0)
+    annotation["iscrowd"] = whole(annotation, "iscrowd", default=0)
     if annotation["iscrowd"] not in (0, 1):
         raise Refusal(f"has iscrowd {shown(record['iscrowd'])} instead of 0 or 1")
     if "segmentation" in annotation:
@@ -150,14 +102,6 @@ def annotation_record(record: Mapping[str, Any]) -> Record:
     return annotation
 
 
-def known_id(record: object) -> int | None:
-    """Return a record's id; None where it has none."""
-    try:
-        return _whole(_mapping(record), "id")
-    except Refusal:
-        return None
-
-
 def polygons(segmentation: Sequence[Any]) -> list[Any]:
     """Return the polygons that have an area to fill, as detectron2 chooses them."""
     return [
@@ -167,83 +111,11 @@ def polygons(segmentation: Sequence[Any]) -> list[Any]:
     ]
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _mapping(record: object) -> Mapping[str, Any]:
-    if not isinstance(record, dict):
-        raise Refusal(f"is {shown(record)} instead of a JSON object")
-    return record
-
-
-def _is_whole(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and value.is_integer()
-    )
-
-
-def _whole(
-    record: Mapping[str, Any], field: str, least: int | None = None, default: int | None = None
-) -> int:
-    """Return a whole number, also one that was written as text or float."""
-    value = record.get(field, default)
-    if type(value) is int and (-_LARGEST if least is None else least) <= value < 2**31:
-        return value  # nearly always
-    if value is None:
-        raise Refusal(f"has no {field}")
-    if isinstance(value, bool) and field == "iscrowd":
-        value = int(value)
-    number = None
-    if _is_whole(value):
-        number = int(value)
-    elif isinstance(value, str) and _WHOLE.fullmatch(value):
-        number = int(value.partition(".")[0])
-    if number is None:
-        raise Refusal(f"has {field} {shown(value)} instead of a whole number")
-    if abs(number) > _LARGEST or (least is not None and not least <= number < 2**31):
-        allowed = f"from {least} to {2**31 - 1}" if least is not None else "of 64 bits"
-        raise Refusal(f"has {field} {shown(value)}, which is not a number {allowed}")
-    return number
-
-
-def _number(record: Mapping[str, Any], field: str, default: float) -> float:
-    value = record.get(field, default)
-    if not _is_number(value):
-        raise Refusal(f"has {field} {shown(value)} instead of a number")
-    return float(value)
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < _MOST_NUMBER
-    )
-
-
-def _text(record: Mapping[str, Any], field: str) -> str:
-    value = record.get(field)
-    if value is None:
-        raise Refusal(f"has no {field}")
-    if not isinstance(value, str) or not value.strip():
-        raise Refusal(f"has {field} {shown(value)} instead of a text")
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:
-        raise Refusal(f"has {field} {shown(value)} with half of a character") from None
-    if "\0" in value:
-        raise Refusal(f"has {field} {shown(value)} with a null character")
-    return value
-
-
 def _box(record: Mapping[str, Any]) -> list[float]:
     box = record.get("bbox")
     if box is None:
         raise Refusal("has no bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise Refusal(f"has bbox {shown(box)} instead of four numbers: left, top, width and height")
     if not (box[2] > 0 and box[3] > 0):
         raise Refusal(f"has a box of {box[2]}×{box[3]} pixels, without area", shape=True)
@@ -255,13 +127,13 @@ def _segmentation(value: object) -> object:
         return _run_lengths(value)
     if not isinstance(value, list):
         raise Refusal(f"has segmentation {shown(value)} instead of polygons or run lengths")
-    if value and all(map(_is_number, value)):
+    if value and all(map(is_number, value)):
         raise Refusal(
             f"has segmentation {shown(value)}: one flat list instead of a list of polygons; "
             "put it into brackets: [[x, y, …]]"
         )
     for polygon in value:
-        if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
+        if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise Refusal(
                 f"has polygon {shown(polygon)} instead of a flat list of numbers x, y, x, y, …"
             )
@@ -274,7 +146,7 @@ def _segmentation(value: object) -> object:
 
 def _run_lengths(value: Mapping[str, Any]) -> Record:
     size, counts = value.get("size"), value.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(map(_is_whole, size))):
+    if not (isinstance(size, list) and len(size) == 2 and all(map(is_whole, size))):
         raise Refusal(f"has run lengths whose size is {shown(size)} instead of height and width")
     try:
         run_lengths(counts)
@@ -302,7 +174,7 @@ def run_lengths(counts: object) -> rle.Runs:
 
 
 def _keypoints(value: object) -> list[float]:
-    if not (isinstance(value, list) and len(value) % 3 == 0 and all(map(_is_number, value))):
+    if not (isinstance(value, list) and len(value) % 3 == 0 and all(map(is_number, value))):
         count = f"{len(value)} values " if isinstance(value, list) else ""
         raise Refusal(
             f"has keypoints of {count}{shown(value)} instead of x, y and visibility of each in turn"
@@ -317,7 +189,7 @@ def _check_surface(annotation: Record) -> None:
     if missing:
         raise Refusal(f"has DensePose without {', '.join(missing)}")
     for field in SURFACE_NUMBERS:
-        if not (isinstance(annotation[field], list) and all(map(_is_number, annotation[field]))):
+        if not (isinstance(annotation[field], list) and all(map(is_number, annotation[field]))):
             raise Refusal(f"has {field} {shown(annotation[field])} instead of a list of numbers")
     if len({len(annotation[field]) for field in SURFACE_NUMBERS}) != 1:
         raise Refusal("has DensePose points whose coordinates are not equally many")
@@ -326,7 +198,7 @@ def _check_surface(annotation: Record) -> None:
         wrong = [value for value in annotation[field] if not -slack <= value <= most + slack]
         if wrong:
             raise Refusal(f"has {field} {shown(wrong[0])}, which is not 0 to {most}")
-    if not all(_is_whole(part) and 1 <= part <= FINE_PARTS for part in annotation["dp_I"]):
+    if not all(is_whole(part) and 1 <= part <= FINE_PARTS for part in annotation["dp_I"]):
         raise Refusal(f"has a DensePose part that is not 1 to {FINE_PARTS}")
     annotation["dp_masks"] = _surface_masks(annotation["dp_masks"])
 

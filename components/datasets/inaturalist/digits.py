@@ -14,13 +14,12 @@ from components.rendering.sets import (
     scene_count,
     write_jpeg,
 )
-from components.rendering.source import Digits, real_digits
+from components.rendering.source import SUPERCATEGORIES, Digits, real_digits
 from components.vision.formats import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 # By their strokes, as species are grouped into classes.
-SUPERCATEGORIES = {"Round": (0, 3, 6, 8, 9), "Straight": (1, 4, 7), "Mixed": (2, 5)}
 # From the commonest to the rarest; easily confused digits lie at both ends.
 COMMONNESS = (1, 8, 4, 0, 5, 7, 2, 9, 6, 3)
 

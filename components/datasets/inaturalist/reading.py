@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from components.datasets.coco.records import file_name, labelled_record, named_record
+from components.datasets.fields import file_name, labelled_record, named_record
 from components.datasets.findings import Findings
 from components.datasets.interface import ImageReader
 from components.datasets.records import read_lists, usable_records

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.datasets.coco.digits import NAMES
 from components.datasets.coco.digits_records import Record, annotation, image_record, write_document
 from components.rendering.config import DigitsConfig
 from components.rendering.pictures import STYLES, Pick, Picture
 from components.rendering.sets import render_pictures, write_jpeg
-from components.rendering.source import Digits, real_digits
+from components.rendering.source import NAMES, Digits, real_digits
 from components.vision.formats import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from components.datasets.coco.file import AnnotationFile
 from components.datasets.coco.reader import CocoReader
-from components.datasets.coco.records import Record, Refusal, file_name, shown
+from components.datasets.fields import Record, Refusal, file_name, shown
 from components.datasets.findings import Findings
 from components.datasets.instances import InstanceSet
 

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.datasets.coco.digits import NAMES
 from components.datasets.semantic import palette
 from components.evaluation.semantic import IGNORED
 from components.rendering.config import DigitsConfig
 from components.rendering.pictures import Picture, Thing
 from components.rendering.sets import render_pictures, write_jpeg
-from components.rendering.source import Digits, real_digits
+from components.rendering.source import NAMES, Digits, real_digits
 
 ORDER = tuple(sorted(NAMES))
 """The classes in the order of their numbers: by name, as the original's are."""

@@ -20,7 +20,7 @@ from tests.benchmarks import _detection_peers as stock
 from tests.benchmarks._coco import HEIGHT, WIDTH, write_instances
 from tests.benchmarks.gpu._measure import Rate, ours, peers, row, skipped
 from tests.benchmarks.input_pipeline import IMAGES, write_photographs
-from tests.vision.readers import read_coco
+from tests.datasets.readers import read_coco
 
 SPLIT = "train2017"
 C4 = mask_rcnn_c4()

@@ -16,7 +16,7 @@ from components.pretrain.train import _prepare
 from components.training.images import rank_loader
 from tests.benchmarks.gpu._measure import Clock, in_the_loop, row
 from tests.benchmarks.gpu.pretraining import CASES, images, our_rate
-from tests.vision.readers import read_image_set
+from tests.datasets.readers import read_image_set
 
 PICTURES = 3000
 WORKERS = 15

@@ -11,7 +11,7 @@ from components.core.errors import DataError
 from components.datasets.check import check_data
 from components.vision.decoding import read_image
 from components.vision.image_sets import Names
-from tests.vision.readers import read_image_set, read_images
+from tests.datasets.readers import read_image_set, read_images
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20)))

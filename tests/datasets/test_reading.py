@@ -31,7 +31,7 @@ from components.rendering.config import DigitsConfig, PicturesConfig
 from components.segmentation.data import whole_images
 from components.vision.config import LoaderConfig
 from components.vision.decoding import read_image
-from tests.vision.detection_world import write_world
+from tests.datasets.detection_world import write_world
 
 FEW = DigitsConfig(
     train_scenes=40, val_scenes=20, pictures=PicturesConfig(train=20, val=20, pixels=64)

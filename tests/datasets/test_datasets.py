@@ -22,7 +22,7 @@ from components.datasets.instances import Instances, flip_pairs
 from components.vision import rle
 from components.vision.decoding import read_image
 from components.vision.masks import read_values
-from tests.vision.readers import (
+from tests.datasets.readers import (
     read_cityscapes,
     read_coco,
     read_densepose,
