@@ -27,3 +27,8 @@ def size(count: float | None) -> str:
 def number(count: int, noun: str) -> str:
     """Write a count with its noun: `1 step`, `3 steps`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def became(step: str, state: str) -> str:
+    """Say what became of a step: `train failed`, `train was skipped`."""
+    return f"{step} failed" if state == "failed" else f"{step} was {state}"

@@ -31,6 +31,7 @@ from pipelines.backends.sources import Sources
 from pipelines.logs import ATTEMPT, LogFollower, last_lines
 from pipelines.plan import Mounted, Output, Source, Step
 from pipelines.runs import DONE, STATE, Run, StepStatus
+from pipelines.words import became
 
 PAUSE = 0.05  # seconds between two looks at the steps
 ENDED_BADLY = ("failed", "skipped", "interrupted")
@@ -202,7 +203,7 @@ class _Execution:
             if not key or all(member in left_out for member in members):
                 source = sources[name]
                 assert isinstance(source, Output)
-                return f"{source.step} was {self.statuses[source.step].state}"
+                return became(source.step, self.statuses[source.step].state)
         return ""
 
     def _digest(self, source: Source) -> str:

@@ -38,7 +38,7 @@ from pipelines.cluster.pods import (
 from pipelines.cluster.workflow import Task, place_of
 from pipelines.logs import Event, show_event
 from pipelines.runs import ClusterRun, Run, RunState, StepStatus
-from pipelines.words import number
+from pipelines.words import became, number
 
 TAIL = 200  # lines of a log in which the reason of a failure is looked for
 LAST_LINES = 12  # of a failed step, that are shown
@@ -105,7 +105,7 @@ class Look:
         for name in self._upstream.get(step, ()):
             state = found[name].state if name in found else "finished"
             if state in ("failed", "skipped", "interrupted"):
-                return StepStatus(state="skipped", reason=f"{name} was {state}")
+                return StepStatus(state="skipped", reason=became(name, state))
         if not over:
             return StepStatus()
         if self.state == "interrupted" or task.state == "running":

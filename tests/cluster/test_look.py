@@ -120,7 +120,7 @@ def test_a_failed_step_has_its_own_code_and_words(kubeflow: Kubeflow, runs: dict
     assert "image 7.jpg is truncated; remove it" in failed.reason
     assert "launcher" not in failed.reason and "argo" not in failed.reason
     assert failed.seconds is not None and failed.seconds < 60
-    assert run.status("use_it").reason == "break_it was failed"
+    assert run.status("use_it").reason == "break_it failed"
 
 
 def test_memory_that_was_not_enough_is_named(kubeflow: Kubeflow, runs: dict[str, Run]) -> None:
@@ -279,7 +279,7 @@ def test_when_the_pods_have_gone_the_store_has_the_logs(
     shown = capsys.readouterr()
     assert "make_it  | hello from make_it" in shown.out
     assert "break_it | error image 7.jpg is truncated; remove it exit_code=65" in shown.out
-    assert "use_it has said nothing: it is skipped: break_it was failed" in shown.err
+    assert "use_it has said nothing: it is skipped: break_it failed" in shown.err
 
 
 @pytest.mark.usefixtures("moco")
@@ -292,7 +292,7 @@ def test_status_and_its_exit_code(
     shown = capsys.readouterr().out
     assert "✗ break_it  failed with exit code 65" in shown
     assert "    error image 7.jpg is truncated; remove it exit_code=65" in shown
-    assert "- use_it    skipped: break_it was failed" in shown
+    assert "- use_it    skipped: break_it failed" in shown
 
     assert main(["status", run.id]) == 0
     shown = capsys.readouterr().out

@@ -202,7 +202,7 @@ def test_a_failed_step_stops_only_what_depends_on_it(toy: Stage[Any], run_plan: 
         "after_good": "finished",
     }
     assert "image 7.jpg is truncated" in run.status("bad").reason
-    assert run.status("after_bad").reason == "bad was failed"
+    assert run.status("after_bad").reason == "bad failed"
 
 
 def test_every_way_to_fail_has_its_code_and_its_words(toy: Stage[Any], run_plan: Execute) -> None:
