@@ -22,6 +22,7 @@ SUMMARY = FOLDER / "summary.txt"
 CLUSTER = ClusterOptions(
     images={name: f"moco-transfer/{name}:golden" for name in ("torch", "detectron2")}
 )
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 WHOLE: Mapping[tuple[str, ScaleName], str] = {
     ("linear", "full"): "GPUs, mounted data, a pre-training and what is trained from it",
@@ -51,7 +52,7 @@ def compile_recipe(recipe: str, scale: ScaleName, path: Path) -> str:
 
 def summarise(recipe: str, scale: ScaleName, text: str) -> str:
     """Say what a compiled pipeline runs, a line for each parameter, container and task."""
-    definition, platform = yaml.safe_load_all(text)
+    definition, platform = yaml.load_all(text, _LOADER)
     root = definition["root"]
     digest = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{recipe}, {scale}: {len(text.encode()):,} bytes, SHA-256 {digest}"]
