@@ -28,23 +28,23 @@ class CityscapesConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.240}
 
     dataset: DatasetName = "cityscapes"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     iterations: PositiveInt = 24_000
-    """length of training, steps"""
+    """Length of training, steps."""
     batch_size: PositiveInt = 8
-    """images a step over all processes"""
+    """Images a step over all processes."""
     lr: PositiveFloat = 0.01
-    """learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`"""
+    """Learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`."""
     lr_batch: PositiveInt = 8
-    """the batch for which `lr` is"""
+    """The batch for which `lr` is."""
     schedule: Schedule = Schedule(drops=(18 / 24,), by_epoch=False, warmup=1000)
-    """the learning rate over training"""
+    """The learning rate over training."""
     shorter_sides: tuple[PositiveInt, ...] = tuple(range(800, 1025, 32))
-    """an image's shorter side in training, one of these at random, pixels"""
+    """An image's shorter side in training, one of these at random, pixels."""
     test_side: PositiveInt = 1024
-    """an image's shorter side in evaluation, pixels"""
+    """An image's shorter side in evaluation, pixels."""
     longer_side: PositiveInt = 2048
-    """an image's longer side, at most, pixels"""
+    """An image's longer side, at most, pixels."""
 
 
 def mask_rcnn() -> CityscapesConfig:

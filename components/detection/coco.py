@@ -22,7 +22,7 @@ class CocoConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.261, "c4": 0.584, "dc5": 0.471}
 
     dataset: DatasetName = "coco"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; schedules keep their proportions."""

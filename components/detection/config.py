@@ -41,46 +41,46 @@ class DetectionConfig(TrainingConfig):
     """Of an iteration without synchronised batch norm, as published, by kind of model."""
 
     dataset: DatasetName
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     library: Literal["auto", Library] = "auto"
-    """which builds the model; the paper's detectron2 where it is installed"""
+    """Which builds the model; the paper's detectron2 where it is installed."""
     model: ModelConfig = ModelConfig()
-    """the detector on the backbone"""
+    """The detector on the backbone."""
     iterations: PositiveInt = 90_000
-    """length of training, steps"""
+    """Length of training, steps."""
     batch_size: PositiveInt = 16
-    """images a step over all processes"""
+    """Images a step over all processes."""
     lr: PositiveFloat = 0.02
-    """learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`"""
+    """Learning rate for a batch of `lr_batch`; it is scaled linearly to `batch_size`."""
     lr_batch: PositiveInt = 16
-    """the batch for which the paper states `lr`"""
+    """The batch for which the paper states `lr`."""
     norm_weight_decay: NonNegativeFloat = 0.0
-    """of the parameters of normalisation, as in detectron2; all others have `weight_decay`"""
+    """Of the parameters of normalisation, as in detectron2; all others have `weight_decay`."""
     schedule: Schedule = Schedule(drops=(2 / 3, 8 / 9), by_epoch=False, warmup=1000)
-    """the learning rate over training"""
+    """The learning rate over training."""
     shorter_sides: tuple[PositiveInt, ...] = (640, 672, 704, 736, 768, 800)
-    """an image's shorter side in training, one of these at random, pixels"""
+    """An image's shorter side in training, one of these at random, pixels."""
     test_side: PositiveInt = 800
-    """an image's shorter side in evaluation, pixels"""
+    """An image's shorter side in evaluation, pixels."""
     longer_side: PositiveInt = 1333
-    """an image's longer side, at most, pixels"""
+    """An image's longer side, at most, pixels."""
     flip: Probability = 0.5
-    """chance that an image is mirrored in training"""
+    """Chance that an image is mirrored in training."""
     alike: PositiveInt = 2
-    """neighbours in a batch that are all upright or all lying: images of a GPU, which pads less"""
+    """Neighbours in a batch that are all upright or all lying: images of a GPU, which pads less."""
     repeat_threshold: Fraction = 0.0
-    """share of images below which a class has its images repeated (LVIS); 0 for no repeats"""
+    """Share of images below which a class has its images repeated (LVIS); 0 for no repeats."""
     precise_bn: NonNegativeInt = 200
-    """batches from which batch statistics are computed anew before an evaluation; 0 for none"""
+    """Batches from which batch statistics are computed anew before an evaluation; 0 for none."""
     without_geometry: bool = False
     """DensePose: train without mirrored images and measure boxes only, where its files of the \
-body's geometry are not at hand"""
+body's geometry are not at hand."""
     evaluations: PositiveInt = 4
-    """times that the detector is measured, evenly over training; the last is its end"""
+    """Times that the detector is measured, evenly over training; the last is its end."""
     test_batch: PositiveInt = 4
-    """images that each process evaluates at once, if they are of one size"""
+    """Images that each process evaluates at once, if they are of one size."""
     loader: LoaderConfig = LoaderConfig()
-    """how images reach the training process"""
+    """How images reach the training process."""
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""

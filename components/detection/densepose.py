@@ -25,17 +25,17 @@ class DensePoseConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.307}
 
     dataset: DatasetName = "densepose"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     model: ModelConfig = ModelConfig(masks=False, surface="legacy", sampling=2)
-    """R50-FPN with a DensePose head (A.3)"""
+    """R50-FPN with a DensePose head (A.3)."""
     iterations: PositiveInt = 130_000
-    """length of training, steps: the schedule s1x (A.3)"""
+    """Length of training, steps: the schedule s1x (A.3)."""
     lr: PositiveFloat = 0.002
-    """learning rate for a batch of `lr_batch`: 0.002 of the legacy head, 0.01 of the newer one"""
+    """Learning rate for a batch of `lr_batch`: 0.002 of the legacy head, 0.01 of the newer one."""
     schedule: Schedule = Schedule(
         drops=(100 / 130, 120 / 130), by_epoch=False, warmup=1000, warmup_factor=0.1
     )
-    """the learning rate over training: s1x"""
+    """The learning rate over training: s1x."""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; any digit is one, mirrored too.

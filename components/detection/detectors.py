@@ -26,14 +26,14 @@ class DetectorCard(Config):
 
     dataset: DatasetName
     library: Library
-    """which built it: weights are named as the library names them"""
+    """Which built it: weights are named as the library names them."""
     classes: tuple[str, ...]
-    """in the order of the labels"""
+    """In the order of the labels."""
     keypoints: tuple[str, ...] = ()
     backbone: BackboneCard
-    """what it was trained from"""
+    """What it was trained from."""
     config: dict[str, Any]
-    """of the stage that trained it"""
+    """Of the stage that trained it."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ class EvaluateDetectionConfig(Config):
     """What to measure on; how images are shown to a detector is in its own config."""
 
     dataset: DatasetName = "coco"
-    """which data set's validation images and metric"""
+    """Which data set's validation images and metric."""
     without_geometry: bool = False
-    """measure boxes only, where DensePose's files of the body's geometry are not at hand"""
+    """Measure boxes only, where DensePose's files of the body's geometry are not at hand."""
     test_batch: PositiveInt = 4
-    """images that each process evaluates at once, if they are of one size"""
+    """Images that each process evaluates at once, if they are of one size."""
     loader: LoaderConfig = LoaderConfig()
-    """how images reach a process"""
+    """How images reach a process."""
     processes: PositiveInt | None = None
-    """processes of a node; one for each GPU by default, one on a machine without"""
+    """Processes of a node; one for each GPU by default, one on a machine without."""
 
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""

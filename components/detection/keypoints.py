@@ -26,15 +26,15 @@ class KeypointsConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.315}
 
     dataset: DatasetName = "keypoints"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     model: ModelConfig = ModelConfig(
         masks=False, keypoints=True, rpn=RpnConfig(proposals=(1500, 1000))
     )
-    """R50-FPN with a keypoint head, and more proposals, which its boxes need"""
+    """R50-FPN with a keypoint head, and more proposals, which its boxes need."""
     iterations: PositiveInt = ITERATIONS["2x"]
-    """length of training, steps (A.2)"""
+    """Length of training, steps (A.2)."""
     schedule: Schedule = schedule("2x")
-    """the learning rate over training (A.2)"""
+    """The learning rate over training (A.2)."""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; any digit is one, mirrored too."""

@@ -23,11 +23,11 @@ class LvisConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"fpn": 0.292}
 
     dataset: DatasetName = "lvis"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     model: ModelConfig = ModelConfig(score_threshold=1e-4, detections=300)
-    """R50-FPN with as many detections as LVIS counts"""
+    """R50-FPN with as many detections as LVIS counts."""
     repeat_threshold: Fraction = 0.001
-    """share of images below which a class has its images repeated"""
+    """Share of images below which a class has its images repeated."""
 
     def miniature(self) -> Self:
         """Derive the experiment for the digits world; schedules keep their proportions."""

@@ -14,17 +14,17 @@ class RpnConfig(Config):
     """The region proposal network."""
 
     anchor_sizes: tuple[PositiveFloat, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """side of the square anchors, pixels; one for each level of an FPN, all on C4's or DC5's map"""
+    """Side of square anchors, pixels; one for each level of an FPN, all on C4's or DC5's map."""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
-    """height over width"""
+    """Height over width."""
     batch: PositiveInt = 256
-    """anchors an image that the loss samples"""
+    """Anchors an image that the loss samples."""
     proposals_before: tuple[PositiveInt, PositiveInt] = (2000, 1000)
-    """best proposals that go into non-maximum suppression in training and test; of each level"""
+    """Best proposals that go into non-maximum suppression in training and test; of each level."""
     proposals: tuple[PositiveInt, PositiveInt] = (1000, 1000)
-    """proposals an image that are kept in training and test"""
+    """Proposals an image that are kept in training and test."""
     nms: Fraction = 0.7
-    """overlap from which the weaker proposal is dropped"""
+    """Overlap from which the weaker proposal is dropped."""
 
 
 class ModelConfig(Config):
@@ -34,44 +34,44 @@ class ModelConfig(Config):
     """
 
     kind: Literal["c4", "dc5", "fpn"] = "fpn"
-    """what heads read: res4 with conv5 as the box head, dilated res5 (A.1), or a pyramid (A.8)"""
+    """What heads read: res4 with conv5 as the box head, dilated res5 (A.1), or a pyramid (A.8)."""
     backbone_norm: Literal["frozen", "tuned"] = "tuned"
-    """batch norm of the backbone: kept as converted, or trained and synchronised (Sec. 4.2)"""
+    """Batch norm of the backbone: kept as converted, or trained and synchronised (Sec. 4.2)."""
     neck_norm: bool = True
-    """synchronised batch norm in the pyramid (A.8, A.2), or after DC5's extra convolution (A.1)"""
+    """Synchronised batch norm in the pyramid (A.8, A.2), or after DC5's extra convolution (A.1)."""
     head_norm: Literal["none", "before_pooling", "after_pooling"] = "none"
-    """c4: batch norm after conv5 in the box head; before the pooling in the released code (A.1)"""
+    """C4: batch norm after conv5 in the box head; before the pooling in the released code (A.1)."""
     masks: bool = True
-    """a mask head"""
+    """A mask head."""
     keypoints: bool = False
-    """a keypoint head; the data says of how many keypoints"""
+    """A keypoint head; the data says of how many keypoints."""
     surface: Literal["none", "legacy", "deeplab"] = "none"
-    """a DensePose head: that of the paper's time, or the newer one (A.3)"""
+    """A DensePose head: that of the paper's time, or the newer one (A.3)."""
     rpn: RpnConfig = RpnConfig()
     rois: PositiveInt = 512
-    """regions an image that the heads learn from"""
+    """Regions an image that the heads learn from."""
     positive: Fraction = 0.25
-    """share of them that overlap an instance, at most"""
+    """Share of them that overlap an instance, at most."""
     score_threshold: Fraction = 0.05
-    """detections with lower scores are dropped"""
+    """Detections with lower scores are dropped."""
     nms: Fraction = 0.5
-    """overlap from which the weaker detection of a class is dropped"""
+    """Overlap from which the weaker detection of a class is dropped."""
     detections: PositiveInt = 100
-    """detections an image, at most"""
+    """Detections an image, at most."""
     pooling: PositiveInt = 7
-    """side of a region's features; 14 for C4, whose conv5 halves it"""
+    """Side of a region's features; 14 for C4, whose conv5 halves it."""
     sampling: Annotated[int, Field(ge=0)] = 0
-    """points of a RoIAlign bin along a side; 0 for as many as the region needs"""
+    """Points of a RoIAlign bin along a side; 0 for as many as the region needs."""
     neck_channels: PositiveInt = 256
-    """channels of the pyramid; 512 of DC5's extra convolution"""
+    """Channels of the pyramid; 512 of DC5's extra convolution."""
     head_width: PositiveInt = 1024
-    """of the two hidden layers of the box head (FPN and DC5)"""
+    """Of the two hidden layers of the box head (FPN and DC5)."""
     mask_channels: PositiveInt = 256
-    """of the mask head's convolutions"""
+    """Of the mask head's convolutions."""
     keypoint_channels: PositiveInt = 512
-    """of the keypoint head's convolutions"""
+    """Of the keypoint head's convolutions."""
     surface_channels: PositiveInt = 512
-    """of the DensePose head's convolutions"""
+    """Of the DensePose head's convolutions."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -26,15 +26,15 @@ class VocConfig(DetectionConfig):
     v100_seconds: ClassVar[Mapping[str, float]] = {"c4": 0.537, "dc5": 0.380, "fpn": 0.210}
 
     dataset: DatasetName = "voc"
-    """which data set is learned and measured on, by its layout"""
+    """Which data set is learned and measured on, by its layout."""
     model: ModelConfig = c4(masks=False)
-    """R50-C4 (A.1 ii)"""
+    """R50-C4 (A.1 ii)."""
     iterations: PositiveInt = 24_000
-    """length of training, steps (A.1)"""
+    """Length of training, steps (A.1)."""
     schedule: Schedule = Schedule(drops=(18 / 24, 22 / 24), by_epoch=False, warmup=100)
-    """the learning rate falls at 18k and 22k (A.1)"""
+    """The learning rate falls at 18k and 22k (A.1)."""
     shorter_sides: tuple[PositiveInt, ...] = tuple(range(480, 801, 32))
-    """an image's shorter side in training, one of these at random, pixels (A.1)"""
+    """An image's shorter side in training, one of these at random, pixels (A.1)."""
 
 
 def faster_rcnn_c4() -> VocConfig:
