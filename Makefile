@@ -74,7 +74,7 @@ detectron2: setup  ## build the paper's detection library into .venv, from its p
 bench: setup-dev $(VENV)/.bench  ## measure against peers; prints ratios in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-golden: setup-dev  ## compile the golden pipelines anew
+golden: setup-dev  ## compile all pipelines anew: a few whole, all in summary.txt
 	$(BIN)/python -m tests.pipelines.golden
 
 lock: $(UV)  ## resolve the locks anew from pyproject.toml
