@@ -144,9 +144,6 @@ class DatasetReader(ABC, Generic[Images]):
 class ImageReader(DatasetReader[ImageSet]):
     """Images for pre-training, and with classes for classification."""
 
-    labelled: ClassVar[bool] = True
-    """Whether they have classes."""
-
     def part(self, split: str, images: ImageSet) -> Part:
         """Return a split's classes and files."""
         files = [f"{images.root}/{file}" for file in images.files]

@@ -21,7 +21,6 @@ class Images(ImageReader):
     list, or sorted by path.
     """
 
-    labelled: ClassVar = False
     validation: ClassVar = "train"  # nothing is measured on them
 
     def scan(self, root: Path, split: str, findings: Findings) -> ImageSet | None:
