@@ -23,15 +23,15 @@ command continues; 77 not allowed or not writable; 78 bad config. `moco run` \
 and `moco status RUN --watch` exit with the code of the step that failed first."""
 
 COMMANDS = {
-    "list": ("recipes:list_recipes", "List the recipes, with the tables and rows they fill."),
-    "plan": ("recipes:plan", "Show what a recipe would run and reuse, and what it may cost."),
-    "compile": ("recipes:compile_recipe", "Write a recipe as a Kubeflow pipeline."),
+    "list": ("list:list_recipes", "List the recipes, with the tables and rows they fill."),
+    "plan": ("plan:plan", "Show what a recipe would run and reuse, and what it may cost."),
+    "compile": ("compile:compile_recipe", "Write a recipe as a Kubeflow pipeline."),
     "run": ("run:run", "Run a recipe on this machine."),
     "submit": ("submit:submit", "Run a recipe on a cluster."),
-    "status": ("look:status", "List the runs, or the steps of one."),
+    "status": ("status:status", "List the runs, or the steps of one."),
     "logs": ("logs:logs", "Print the logs of a run or of one of its steps."),
-    "rerun": ("run:rerun", "Run one step of a run again, on the same inputs."),
-    "cancel": ("submit:cancel", "Stop a run."),
+    "rerun": ("rerun:rerun", "Run one step of a run again, on the same inputs."),
+    "cancel": ("cancel:cancel", "Stop a run."),
     "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),
     "report": ("report:report", "Make one report over several runs."),
     "explain": ("explain:explain", "Follow a measured number down to the data."),

@@ -1,7 +1,7 @@
 """`moco doctor`: what keeps a cluster from running a recipe, before anything is spent."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,16 +9,18 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from components.core.errors import DataError, ExitCode, MocoError, UsageError
-from components.core.log import names_secret, scrub
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.bundle import Bundle, Events, reserved
-from pipelines.cli.options import ClusterValues, Json, RecipeName, RecipeOptions, pairs
+from components.core.log import scrub
+from pipelines.backends import backend_of, open_backend
+from pipelines.backends.base import POD_SECONDS, Backend, Settings
+from pipelines.backends.findings import Finding
+from pipelines.cli.bundle import Bundle, Events, reserved
+from pipelines.cli.options import BackendName, ClusterValues, Json, RecipeName, RecipeOptions, pairs
 from pipelines.cli.output import print_json, say
-from pipelines.cluster.doctor import POD_SECONDS, Finding, Site, examine
-from pipelines.find import find_run
-from pipelines.logs import Event
-from pipelines.redaction import Redactor
-from pipelines.runs import ClusterRun, Run, runs_folder
+from pipelines.cli.redaction import Redactor
+from pipelines.plan import Plan
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, runs_folder
+from pipelines.runs.logs import Event
 from pipelines.words import number, size
 
 INDENT = " " * 4
@@ -70,6 +72,7 @@ def doctor(
             "--cluster is given."
         ),
     ] = None,
+    backend: BackendName = "kubeflow",
     json: Json = False,
 ) -> int:
     """Check a cluster, and what a recipe needs of it; collect what a report of a fault needs.
@@ -79,40 +82,35 @@ def doctor(
     Exits with 0 if nothing failed, else with the code of the first failure: 64 package, image or
     parameter, 65 data set, 68 cluster, 69 store, 77 not allowed, 78 options.
     """
-    from pipelines.cluster.connection import Cluster, cluster_options
-
     if wait <= 0:
         raise UsageError(f"--wait {wait:g}: expected seconds, like --wait 600")
     if run and not bundle:
         raise UsageError("--run names what goes into a bundle: give --bundle FILE.zip, too")
     named = find_run(run, runs_folder()) if run else None
-    place = _place(named)
-    if place:
-        cluster = (f"namespace={place.namespace}", *cluster)
-    site = Site(
-        cluster=Cluster(cluster_options(cluster, ask=False)),
-        plan=options.plan(recipe) if recipe else None,
+    asked = open_backend(backend, Settings(cluster))
+    findings = asked.doctor(
+        options.plan(recipe) if recipe else None,
+        data=pairs("--data", data, "NAME=CLAIM"),
         parameters=pairs("--parameter", parameter, "NAME=VALUE"),
-        given=cluster,
-        claims=pairs("--data", data, "NAME=CLAIM"),
-        pods=pods,
-        pod_seconds=wait,
+        run=named,
+        pod_seconds=wait if pods else None,
     )
     if bundle is None:
-        findings = _examined(site, json)
-        code = next((one.code for one in findings if one.state == "failed"), ExitCode.OK)
+        seen = _shown(findings, json)
+        code = next((finding.code for finding in seen if finding.state == "failed"), ExitCode.OK)
         if json:
-            print_json({"exit_code": code, "findings": [_facts(one) for one in findings]})
+            print_json({"exit_code": code, "findings": [_facts(finding) for finding in seen]})
         return code
     with reserved(bundle) as file:
-        asked = named is None or place is not None or bool(recipe or cluster)
-        findings = _examined(site, json) if asked else []
-        collected = _collected(site, findings, named, place)
-        if not asked:
+        # A run of another backend, of this machine above all, says nothing of this one.
+        wanted = named is None or _backend(named) == backend or bool(recipe or cluster)
+        seen = _shown(findings, json) if wanted else []
+        collected = _collected(asked, seen, options.plan(recipe) if recipe else None, named)
+        if not wanted:
             collected.lacks("the cluster: it was not asked, as the run is of this machine")
         collected.write(file)
     if json:
-        facts = [collected.redactor.value(_facts(one)) for one in findings]
+        facts = [collected.redactor.value(_facts(finding)) for finding in seen]
         print_json({"exit_code": ExitCode.OK, "findings": facts, "bundle": str(bundle)})
         return ExitCode.OK
     for words in collected.lacking:
@@ -123,80 +121,63 @@ def doctor(
     return ExitCode.OK
 
 
-def _examined(site: Site, json: bool) -> list[Finding]:
+def _shown(findings: Iterable[Finding], json: bool) -> list[Finding]:
     """Perform the checks, showing each finding to people at once."""
-    findings = []
-    for finding in examine(site):
-        findings.append(finding)
+    seen = []
+    for finding in findings:
+        seen.append(finding)
         if not json:
             _show(finding)
     if not json:
-        counts: Counter[str] = Counter(finding.state for finding in findings)
+        counts: Counter[str] = Counter(finding.state for finding in seen)
         say(", ".join(f"{counts[state]} {state}" for state in MARKS if counts[state]))
-    return findings
+    return seen
 
 
-def _place(run: Run | None) -> ClusterRun | None:
-    """Say where a run was submitted to; a damaged record does not tell."""
+def _backend(run: Run) -> str | None:
+    """Name the backend of a run; a damaged record does not tell."""
     with suppress(DataError):
-        return run.record.cluster if run else None
+        return run.record.backend
     return None
 
 
 def _collected(
-    site: Site, findings: Sequence[Finding], run: Run | None, place: ClusterRun | None
+    backend: Backend, findings: Sequence[Finding], plan: Plan | None, run: Run | None
 ) -> Bundle:
-    """Collect what is known of the machine, the cluster, the plan and the run."""
-    bundle = Bundle(Redactor(_secrets(site, findings)))
+    """Collect what is known of the machine, the backend, the plan and the run."""
+    bundle = Bundle(Redactor(backend.secrets()))
     bundle.add_machine()
     if findings:
-        bundle.add("doctor.json", [_facts(one) for one in findings])
-        bundle.add("cluster.json", site.options.model_dump(mode="json"))
-    for one in findings:
-        if one.state == "failed" and one.check in WAY:
-            bundle.lacks(f"{one.check}: {one.words}")
-    if site.plan:
-        bundle.add_plan(site.plan)
+        bundle.add("doctor.json", [_facts(finding) for finding in findings])
+        bundle.add("cluster.json", backend.facts())
+    for finding in findings:
+        if finding.state == "failed" and finding.check in WAY:
+            bundle.lacks(f"{finding.check}: {finding.words}")
+    if plan:
+        bundle.add_plan(plan)
     if run:
-        bundle.add_run(run, _events(site, run, place, bundle) if place else None)
+        bundle.add_run(run, _events(run, backend.settings, bundle))
     return bundle
 
 
-def _secrets(site: Site, findings: Sequence[Finding]) -> list[str]:
-    """Return the store's credentials, and what somebody may have given in place of their name."""
-    stock, options = ClusterOptions(), site.options
-    given = [
-        str(getattr(options, name))
-        for name in ClusterOptions.model_fields
-        if names_secret(name) and getattr(options, name) != getattr(stock, name)
-    ]
-    if any((one.check, one.state) == ("secret", "ok") for one in findings):
-        with suppress(MocoError):
-            given += site.cluster.store_credentials().values()
-    return given
-
-
-def _events(site: Site, run: Run, place: ClusterRun, bundle: Bundle) -> Events:
-    """Hear of a submitted run once more, and return what tells the logs of its steps."""
-    from pipelines.cluster.look import refresh
-    from pipelines.cluster.podlogs import attempts, pods_of_run, pods_of_step
-
+def _events(run: Run, settings: Settings, bundle: Bundle) -> Events | None:
+    """Hear of a run once more, and return what tells the logs of its steps, if that is known."""
+    if _backend(run) is None:
+        return None
     try:
-        refresh(run, site.cluster)
-        pods = pods_of_run(site.cluster, place)
+        backend = backend_of(run, settings)
+        backend.refresh(run)
+        logs = dict(backend.logs(run, run.record.steps))
     except MocoError as error:
-        words = str(error)
         bundle.lacks(
             f"run {run.id}: its states are those that were last heard of, and its logs "
-            f"are not here: {words}"
+            f"are not here: {error}"
         )
         return lambda step: []
 
-    def said(step: str) -> list[Event]:
-        if not (run.status(step).attempt or pods_of_step(pods, step)):
-            return []
-        left = attempts(run, step, site.cluster, pods)
-        return left[-1].read() if left else []
+    def said(step: str) -> Sequence[Event]:
+        attempts = logs[step].attempts if step in logs else ()
+        return attempts[-1].read() if attempts else []
 
     return said
 

@@ -12,13 +12,15 @@ from components.core.manifest import Code, FileEntry, Lineage, verify, walk_line
 from components.core.metrics import read_metrics
 from components.core.stage import load_stage
 from components.report import Table
-from pipelines.cells import Cell, find_cell, report_config_of, table_of
+from pipelines.backends import backend_of
+from pipelines.backends.base import Settings
 from pipelines.cli.options import Json, RunName
 from pipelines.cli.output import print_json, say, tell
-from pipelines.cluster.pull import ensure_metrics
-from pipelines.find import find_run
 from pipelines.plan import Output
-from pipelines.runs import runs_folder
+from pipelines.runs.cells import Cell, find_cell, report_config_of, table_of
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import runs_folder
+from pipelines.runs.pull import ensure_metrics
 from pipelines.words import number, size
 
 DIGITS = 16  # of a hash, for people; --json has all
@@ -34,7 +36,8 @@ def explain(
 ) -> None:
     """Follow a measured number down to the data."""
     found = find_cell(find_run(run, runs_folder()), cell)
-    if complaint := ensure_metrics(found.run, cells=(found.key,)):
+    origin = backend_of(found.run, Settings())
+    if complaint := ensure_metrics(found.run, origin, cells=(found.key,)):
         tell(complaint)
     found.require()
     manifest = verify(found.artifact)

@@ -1,29 +1,19 @@
 """`moco logs`: what the steps of a run said, on this machine or on a cluster."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from components.core.errors import ClusterError, MocoError, StoreError
-from pipelines.cli.options import ClusterValues, RunName, StepName, cluster_of
+from pipelines.backends import backend_of
+from pipelines.backends.base import Backend, Settings
+from pipelines.cli.options import ClusterValues, RunName, StepName
 from pipelines.cli.output import say, tell
-from pipelines.find import find_run
-from pipelines.logs import ATTEMPT, Event, LogFollower, read_log, show_event
-from pipelines.runs import Run, runs_folder
-
-if TYPE_CHECKING:
-    from pipelines.cluster.connection import Cluster
-
-PAUSE = 0.3  # seconds between two looks at a log that is followed
-ASK = 3.0  # seconds between two looks for new pods of steps that are followed
-GONE = (
-    "nothing is left of its log. Its pods are gone, as a cluster removes them some time after a "
-    "run, and the store has no copy: Kubeflow makes one when a step ends by itself, unless its "
-    "server has PUBLISH_LOGS=false"
-)
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, runs_folder
+from pipelines.runs.logs import ATTEMPT, Event, show_event
 
 
 def logs(
@@ -37,110 +27,64 @@ def logs(
     cluster: ClusterValues = (),
 ) -> None:
     """Print the logs of a run or of one of its steps."""
-    found = find_run(run, runs_folder())
-    names = [found.require_step(step)] if step else list(found.record.steps)
-    if not found.record.cluster:
-        with suppress(KeyboardInterrupt):
-            _follow(found, names) if follow else _print(found, names)
-        return
-    place = cluster_of(cluster, run=found)
+    named = find_run(run, runs_folder())
+    steps = [named.require_step(step)] if step else list(named.record.steps)
+    backend = backend_of(named, Settings(cluster))
     with suppress(KeyboardInterrupt):
-        _follow_submitted(found, names, place) if follow else _print_submitted(found, names, place)
+        _hear(named, backend)
+        _follow(named, steps, backend) if follow else _print(named, steps, backend, steps)
 
 
-def _print(run: Run, names: Sequence[str]) -> None:
-    for name in names:
-        maker, step_there = run.maker(name)
-        if maker != run:
-            tell(f"{name} was reused; this is what it said in {maker.id}")
-        elif not run.log(name).exists():
-            tell(f"{name} has said nothing: it is {run.status(name).state}")
-        _print_events(name, _condensed(read_log(maker.log(step_there))), names)
+def _print(run: Run, steps: Sequence[str], backend: Backend, among: Sequence[str]) -> None:
+    """Print what is left of what steps said.
+
+    Args:
+        run: The run.
+        steps: The steps.
+        backend: That the run is of.
+        among: All steps that are printed.
+    """
+    for step, log in backend.logs(run, steps):
+        if log.note:
+            tell(log.note)
+        several = len(log.attempts) > 1
+        try:
+            for attempt in log.attempts:
+                if several:
+                    _print_events(step, [{"event": ATTEMPT, "attempt": attempt.number}], among)
+                _print_events(step, _condensed(attempt.read()), among)
+        except (ClusterError, StoreError) as error:
+            tell(f"{step}: its log cannot be read: {error}")
 
 
-def _follow(run: Run, names: Sequence[str]) -> None:
-    followers = {name: LogFollower(run.log(name)) for name in names}
+def _follow(run: Run, steps: Sequence[str], backend: Backend) -> None:
+    """Print what steps say, until the run ends."""
+    follower = backend.follow(run, steps)
+    if follower.ended:
+        _print(run, follower.ended, backend, steps)
     goes_on = True
     while goes_on:
-        goes_on = _goes_on(run, names)
-        for name, follower in followers.items():
-            _print_events(name, follower.read(rest=not goes_on), names)
+        goes_on = _goes_on(run, steps)
+        for step, event in follower.read(rest=not goes_on):
+            _print_events(step, [event], steps)
         if goes_on:
-            time.sleep(PAUSE)
+            _hear(run, backend)
 
 
-def _goes_on(run: Run, names: Sequence[str]) -> bool:
+def _goes_on(run: Run, steps: Sequence[str]) -> bool:
     try:
-        states = {run.status(name).state for name in names}
+        states = {run.status(step).state for step in steps}
     except MocoError:
         return True
     return run.state == "running" and bool(states & {"waiting", "running"})
 
 
-def _print_submitted(run: Run, names: Sequence[str], cluster: "Cluster") -> None:
-    """Print what the pods of a submitted run still hold of its logs, or the store."""
-    from pipelines.cluster.podlogs import attempts, pods_of_run
-
-    assert run.record.cluster is not None
-    _ask(run, cluster)
-    pods = pods_of_run(cluster, run.record.cluster)
-    for name in names:
-        if silent := _why_silent(run, name):
-            tell(silent)
-            continue
-        try:
-            found = attempts(run, name, cluster, pods)
-            several = max(len(found), run.status(name).attempt) > 1
-            for attempt in found:
-                if several:
-                    _print_events(name, [{"event": ATTEMPT, "attempt": attempt.number}], names)
-                _print_events(name, _condensed(attempt.read()), names)
-        except (ClusterError, StoreError) as error:
-            tell(f"{name}: its log cannot be read: {error}")
-            continue
-        if not found:
-            tell(f"{name}: {GONE}")
-
-
-def _follow_submitted(run: Run, names: Sequence[str], cluster: "Cluster") -> None:
-    """Print what the pods of a submitted run say, until it ends."""
-    from pipelines.cluster.podlogs import LogStream, pods_of_run, pods_of_step
-
-    assert run.record.cluster is not None
-    stream = LogStream(cluster, run.record.cluster, names)
-    _ask(run, cluster)
-    pods = pods_of_run(cluster, run.record.cluster)
-    ended = [name for name in names if run.status(name).state not in ("waiting", "running")]
-    _print_submitted(run, [name for name in ended if not pods_of_step(pods, name)], cluster)
-    goes_on = True
-    while goes_on:
-        goes_on = _goes_on(run, names)
-        stream.look(pods_of_run(cluster, run.record.cluster))
-        for name, event in stream.read(ASK, rest=not goes_on):
-            _print_events(name, [event], names)
-        if goes_on:
-            _ask(run, cluster)
-
-
-def _ask(run: Run, cluster: "Cluster") -> None:
-    """Write down how a submitted run goes; if that cannot be had, its logs may be."""
-    from pipelines.cluster.look import refresh
-
+def _hear(run: Run, backend: Backend) -> None:
+    """Write down how a run goes; if that cannot be had, its logs may be."""
     try:
-        refresh(run, cluster)
+        backend.refresh(run)
     except ClusterError as error:
         tell(f"{run.id}: {error}")
-
-
-def _why_silent(run: Run, name: str) -> str | None:
-    """Say why a submitted run's step has said nothing, if it has not."""
-    status = run.status(name)
-    if status.state == "reused":
-        return f"{name} did not run: its outputs are {status.reason}; the run that made them has it"
-    if status.attempt:
-        return None
-    reason = f": {status.reason.splitlines()[-1]}" if status.reason else ""
-    return f"{name} has said nothing: it is {status.state}{reason}"
 
 
 def _condensed(events: Iterable[Event]) -> Iterator[Event]:

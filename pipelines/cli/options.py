@@ -1,8 +1,8 @@
 """The options that every command with a RECIPE takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -11,10 +11,6 @@ from components.core.stage import stage_names
 from components.core.store import is_remote, local_path
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe
-from pipelines.runs import Run
-
-if TYPE_CHECKING:
-    from pipelines.cluster.connection import Cluster
 
 
 @Parameter(name="*")
@@ -98,41 +94,10 @@ ClusterValues = Annotated[
         help="KEY=VALUE of the cluster's options, or @FILE with JSON. Repeatable.",
     ),
 ]
+BackendName = Annotated[
+    str, Parameter(name="--backend", help="What runs it: a package of `pipelines/backends`.")
+]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON for machines.")]
-
-
-def cluster_of(
-    values: Sequence[str] = (),
-    claims: Mapping[str, str] | None = None,
-    *,
-    run: Run | None = None,
-    cache: bool = True,
-) -> "Cluster":
-    """Return the cluster that the options name, for a run that was submitted the one it is on.
-
-    Args:
-        values: As given to `--cluster`.
-        claims: Persistent volume claims by data set.
-        run: A submitted run.
-        cache: Whether Kubeflow's cache may be used, if the options allow it.
-
-    Raises:
-        UsageError, ConfigError: if an option is wrong.
-        ClusterError: if the cluster does not answer.
-    """
-    from pipelines.cluster.connection import Cluster, cluster_options
-
-    if run and run.record.cluster:
-        values = (f"namespace={run.record.cluster.namespace}", *values)
-    options = cluster_options(values)
-    return Cluster(
-        options.model_copy(
-            update={
-                "claims": {**options.claims, **(claims or {})},
-                "cache": options.cache and cache,
-            }
-        )
-    )
 
 
 def pairs(option: str, values: Iterable[str], form: str) -> dict[str, str]:

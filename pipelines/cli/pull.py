@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from components.core.config import nearest
 from components.core.errors import UsageError
 from components.core.stage import Kind
-from pipelines.cells import cells_of
+from pipelines.backends import backend_of
+from pipelines.backends.base import Settings
+from pipelines.cli.display import display_for
 from pipelines.cli.options import ClusterValues, RunName
-from pipelines.cli.output import say, tell
-from pipelines.cluster.pull import Pulled, Selection, opener_of
-from pipelines.cluster.pull import pull as pull_run
-from pipelines.cluster.transfer import Watch
-from pipelines.find import find_run
-from pipelines.runs import Run, runs_folder
+from pipelines.cli.output import say
+from pipelines.runs.cells import cells_of
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, runs_folder
+from pipelines.runs.progress import BYTES, Display
+from pipelines.runs.pull import Pulled, Selection
+from pipelines.runs.pull import pull as pull_run
 from pipelines.words import duration, number, size
 
-EVERY = 10.0  # seconds between two plain lines
 SHOWN = 30  # steps
 
 
@@ -56,83 +56,45 @@ def pull(
     kinds: tuple[Kind, ...] | None = ("Metrics",) if metrics else None
     selection = Selection(_steps(found, stage), _ports(found, port), kinds)
     started = time.monotonic()
-    with _watch_for(found) as watch:
-        pulled = pull_run(found, opener_of(found, cluster), selection, output, watch)
+    shown = Shown(found.id, display_for(sys.stderr))
+    try:
+        origin = backend_of(found, Settings(cluster))
+        pulled = pull_run(found, origin, selection, output, shown)
+    finally:
+        shown.stop()
     _sum_up(found, pulled, time.monotonic() - started)
 
 
-class _Plain:
-    """A line before, and one in a while."""
+class Shown:
+    """Shows a transfer on a display."""
 
-    def __init__(self, run: str) -> None:
-        self.run = run
+    def __init__(self, run: str, display: Display) -> None:
+        self.run, self.display = run, display
         self.files, self.size, self.done, self.fetched = 0, 0, 0, 0
-        self.said = time.monotonic()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+        self.started = time.monotonic()
 
     def begin(self, artifacts: int, files: int, count: int) -> None:
         """Say how much it is."""
         self.files, self.size = files, count
-        tell(_to_fetch(self.run, artifacts, files, count))
+        words = f"{number(artifacts, 'artifact')} to fetch, {number(files, 'file')}, {size(count)}"
+        self.display.start(f"{self.run}: {words if artifacts else 'nothing to fetch'}")
+        if files:
+            self.display.busy(self.run, "fetching")
 
     def advance(self, count: int) -> None:
-        """Say it now and then."""
+        """Show how far it is."""
         self.done, self.fetched = self.done + 1, self.fetched + count
-        if time.monotonic() - self.said >= EVERY:
-            self.said = time.monotonic()
-            tell(f"  {self.done} of {self.files} files, {size(self.fetched)} of {size(self.size)}")
+        speed = self.fetched / 1e6 / (time.monotonic() - self.started)
+        progress = {"event": "progress", "done": self.fetched, "total": self.size, "unit": BYTES}
+        self.display.progressed(self.run, {**progress, "files": self.done, "MB/s": speed})
 
+    def tick(self) -> None:
+        """Draw, if it is time to."""
+        self.display.tick()
 
-class _Live:
-    """A bar on a terminal."""
-
-    def __init__(self, run: str) -> None:
-        self.run = run
-        self.bar = Progress(
-            TextColumn("{task.fields[files]}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.task = self.bar.add_task("", total=None, files="looking", visible=False)
-        self.files, self.done = 0, 0
-
-    def __enter__(self) -> Watch:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def begin(self, artifacts: int, files: int, count: int) -> None:
-        """Say how much it is, and show the bar."""
-        self.files = files
-        self.bar.console.print(_to_fetch(self.run, artifacts, files, count), highlight=False)
-        self.bar.update(self.task, total=count, files=f"0/{files} files", visible=bool(files))
-
-    def advance(self, count: int) -> None:
-        """Move the bar."""
-        self.done += 1
-        self.bar.update(self.task, advance=count, files=f"{self.done}/{self.files} files")
-
-
-def _watch_for(run: Run) -> _Plain | _Live:
-    return _Live(run.id) if sys.stderr.isatty() else _Plain(run.id)
-
-
-def _to_fetch(run: str, artifacts: int, files: int, count: int) -> str:
-    if not artifacts:
-        return f"{run}: nothing to fetch"
-    return (
-        f"{run}: {number(artifacts, 'artifact')} to fetch, {number(files, 'file')}, {size(count)}"
-    )
+    def stop(self) -> None:
+        """End."""
+        self.display.stop()
 
 
 def _steps(run: Run, name: str | None) -> Sequence[str] | None:

@@ -1,20 +1,23 @@
 """`moco report`: one report over what several runs measured."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from components.core.errors import ExitCode, NotWritableError, UsageError
-from pipelines.backends.machine import this_machine
+from pipelines.backends import backend_of, open_backend
+from pipelines.backends.base import Request, Settings
+from pipelines.cli.display import display_for
 from pipelines.cli.options import RunName
+from pipelines.cli.outcome import conclude
 from pipelines.cli.output import say, tell
-from pipelines.cli.run import begin_run, execute_and_report
-from pipelines.cluster.pull import ensure_metrics
-from pipelines.derived import report_plan
-from pipelines.find import find_run
-from pipelines.runs import runs_folder
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import runs_folder
+from pipelines.runs.merge import report_plan
+from pipelines.runs.pull import ensure_metrics
 
 
 def report(
@@ -37,12 +40,12 @@ def report(
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise NotWritableError(f"--output {output} exists and is not empty; name another folder")
     found = {run.id: run for run in (find_run(name, runs_folder()) for name in runs)}
-    for one in found.values():
-        if complaint := ensure_metrics(one):
+    for source in found.values():
+        if complaint := ensure_metrics(source, backend_of(source, Settings())):
             tell(complaint)
     plan = report_plan(list(found.values()))
-    run, sources = begin_run(plan, {})
-    code = execute_and_report(run, sources, this_machine())
+    run = open_backend("local", Settings()).start(Request(plan), display_for(sys.stderr))
+    code = conclude(run)
     if output and code == ExitCode.OK:
         shutil.copytree(run.artifact("report", "report"), output, dirs_exist_ok=True)
         say(f"Copied to {output}")

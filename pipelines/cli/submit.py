@@ -1,27 +1,22 @@
-"""`moco submit` and `moco cancel`: plans on a cluster."""
+"""`moco submit`: a recipe on a cluster."""
 
-import os
-import signal
-from collections.abc import Mapping
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from components.core.errors import UsageError
-from pipelines.cli.options import (
-    ClusterValues,
-    RecipeName,
-    RecipeOptions,
-    RunName,
-    cluster_of,
-    pairs,
-)
+from components.core.errors import ExitCode
+from pipelines.backends import open_backend
+from pipelines.backends.base import Backend, Request, Settings
+from pipelines.cli.display import display_for
+from pipelines.cli.options import BackendName, ClusterValues, RecipeName, RecipeOptions, pairs
+from pipelines.cli.outcome import conclude
 from pipelines.cli.output import say, tell
-from pipelines.cluster.connection import Cluster
-from pipelines.derived import fill_plan
-from pipelines.find import find_run
+from pipelines.cli.watch import watch as watch_run
 from pipelines.plan import Plan
-from pipelines.runs import LOCK, Parent, Run, runs_folder, writable_runs_folder
+from pipelines.runs.artifacts import urls_of
+from pipelines.runs.fill import fill_plan
+from pipelines.runs.folder import Run
 from pipelines.tables import filled_cells
 from pipelines.words import number
 
@@ -63,6 +58,7 @@ def submit(
     no_cache: NoCache = False,
     no_checks: NoChecks = False,
     watch: Watch = False,
+    backend: BackendName = "kubeflow",
 ) -> int:
     """Run a recipe on a cluster.
 
@@ -70,86 +66,43 @@ def submit(
     command ends once the run has begun.
     """
     plan = options.plan(recipe)
-    place = cluster_of(cluster, pairs("--data", data, "NAME=CLAIM"), cache=not no_cache)
+    place = open_backend(backend, Settings(cluster))
     if fill:
-        plan, place = _unfilled(plan, place)
+        plan = _unfilled(plan, place)
         if not plan.steps:
             say(f"Every cell of {recipe} is filled. One report over all runs: moco report RUN...")
-            return 0
-    parameters = pairs("--parameter", parameter, "NAME=VALUE")
-    if not no_checks:
-        check(plan, place, parameters)
-    return start(plan, place, parameters, watch=watch)
+            return ExitCode.OK
+    request = Request(
+        plan,
+        data=pairs("--data", data, "NAME=CLAIM"),
+        parameters=pairs("--parameter", parameter, "NAME=VALUE"),
+        # What a cache points at may have been deleted; what is whole is imported instead.
+        reuse=not (no_cache or fill),
+        checks=not no_checks,
+    )
+    run = place.start(request, display_for(sys.stderr))
+    if run.state != "running":
+        return conclude(run)
+    say_begun(run, place)
+    return watch_run(run, place) if watch else ExitCode.OK
 
 
-def check(plan: Plan, place: Cluster, parameters: Mapping[str, str] | None = None) -> None:
-    """Refuse what is known to fail on the cluster.
-
-    Raises:
-        MocoError: naming all that is wrong, with the way out.
-    """
-    from pipelines.cluster.doctor import require
-
-    require(place, plan, parameters)
-
-
-def start(
-    plan: Plan,
-    place: Cluster,
-    parameters: Mapping[str, str],
-    parent: Parent | None = None,
-    watch: bool = False,
-) -> int:
-    """Submit a plan, say what can be done with the run, and watch it if that is wanted."""
-    from pipelines.cluster.submit import submit_plan
-
-    run = submit_plan(plan, place, writable_runs_folder(), parent=parent, parameters=parameters)
-    submitted = run.record.cluster
-    assert submitted is not None
-    steps = number(len(plan.steps), "step")
-    say(f"{run.id}: {steps}, run {submitted.run} of Kubeflow Pipelines")
+def say_begun(run: Run, backend: Backend) -> None:
+    """Say where a run is executed that goes on by itself, and what can be done with it."""
+    say(f"{run.id}: {number(len(run.record.steps), 'step')}")
+    for line in backend.whereabouts(run).lines:
+        say(f"  {line}")
     say(f"  how far it is:   moco status {run.id}")
     say(f"  what it says:    moco logs {run.id} [STEP]")
     say(f"  its artifacts:   moco pull {run.id}")
-    if not watch:
-        return 0
-    from pipelines.cli.look import watch as follow
-
-    return follow(run, place)
 
 
-def cancel(run: RunName, /, *, cluster: ClusterValues = ()) -> None:
-    """Stop a run; its finished steps stay, and the same command or a rerun goes on from there."""
-    found = find_run(run, runs_folder())
-    if found.record.cluster:
-        from pipelines.cluster.submit import cancel as cancel_submitted
-
-        cancel_submitted(found, cluster_of(cluster, run=found))
-        say(f"{found.id} is being stopped. `moco rerun {found.id} STEP --continue` goes on with a")
-        say("step from its last checkpoint.")
-        return
-    _interrupt(found)
-
-
-def _interrupt(run: Run) -> None:
-    """Ask the process that executes a run on this machine to stop."""
-    if not run.is_locked():
-        raise UsageError(f"run {run.id} is {run.state}: nothing executes it")
-    os.kill(int((run.folder / LOCK).read_text()), signal.SIGTERM)
-    say(f"{run.id} is being stopped; its steps save first. `moco run` goes on with it.")
-
-
-def _unfilled(plan: Plan, place: Cluster) -> tuple[Plan, Cluster]:
-    """Return what is left of a plan, to be run without Kubeflow's cache.
-
-    The cache may point at artifacts that somebody deleted; what is whole is imported instead.
-    """
-    from pipelines.cluster.places import earlier_runs
-
-    rest = fill_plan(plan, earlier_runs(plan, place))
+def _unfilled(plan: Plan, backend: Backend) -> Plan:
+    """Return what is left of a plan."""
+    rest = fill_plan(plan, [(run, urls_of(made)) for run, made in backend.earlier(plan)])
     empty = sum(source.step in rest.steps for source in filled_cells(plan).values())
     tell(
         f"{number(empty, 'empty cell')} of {len(filled_cells(plan))}: "
         f"{len(rest.steps)} of {number(len(plan.steps), 'step')} to run"
     )
-    return rest, Cluster(place.options.model_copy(update={"cache": False}))
+    return rest

@@ -12,12 +12,12 @@ from typing import Any
 
 from components.digits import STAGE as DIGITS
 from components.rendering.config import DigitsConfig
-from pipelines.backends.display import PlainDisplay
-from pipelines.backends.local import execute
-from pipelines.backends.machine import Machine
-from pipelines.backends.sources import Sources
+from pipelines.backends.local.execute import execute
+from pipelines.backends.local.machine import Machine
+from pipelines.backends.local.sources import Sources
+from pipelines.cli.display import PlainDisplay
 from pipelines.plan import Plan
-from pipelines.runs import create_run
+from pipelines.runs.folder import create_run
 
 ROOT = Path(__file__).parents[2]
 HELP_SECONDS = 0.3

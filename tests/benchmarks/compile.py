@@ -16,8 +16,8 @@ from components.digits import STAGE as DIGITS
 from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.rendering.config import DigitsConfig
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.plan import Plan
 
 SIZES = (13, 50, 200)  # container tasks

@@ -23,10 +23,14 @@ from components.convert import STAGE as CONVERT
 from components.convert import ConvertConfig
 from components.core.manifest import Code, Manifest, hash_folder, write_manifest
 from components.core.store import open_store
-from pipelines.backends.kfp import pipeline_name
-from pipelines.cluster.pull import opener_of, pull
+from pipelines.backends.base import Settings
+from pipelines.backends.kubeflow.backend import Kubeflow
+from pipelines.backends.kubeflow.compile import pipeline_name
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.plan import Plan
-from pipelines.runs import PLAN, RECORD, ClusterRun, Run, create_run
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.pull import pull
+from pipelines.runs.record import PLAN, RECORD
 from tests.benchmarks.store import distant
 from tests.servers.minio import MinioServer, running_minio
 
@@ -76,7 +80,7 @@ class _Case:
             server="none",
             artifacts=f"s3://{bucket}/{pipeline_name(plan)}/run",
         )
-        run.write_record(run.record.model_copy(update={"cluster": place}))
+        place.write(run)
         source = folder / "source"
         _write(source, plan, files, size)
         names = sorted(path.name for path in source.iterdir())
@@ -108,7 +112,7 @@ class _Case:
         ]
 
     def _pull(self) -> None:
-        assert len(pull(self.run, opener_of(self.run)).fetched) == 1
+        assert len(pull(self.run, Kubeflow(Settings())).fetched) == 1
 
     def _put(self) -> None:
         open_store(f"s3://{self.bucket}").put_folder(self.source, "ours")

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.cluster.connection import CONFIG_MAP, KEY
+from pipelines.backends.kubeflow.connection import CONFIG_MAP, KEY
+from pipelines.backends.kubeflow.options import ClusterOptions
 from tests.servers.helm import Helm
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from components.core.stage import stage_names
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.recipes import Options, ScaleName, build_plan, load_recipe
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, options, rendered
 from tests.servers.cluster import TestCluster, wait_for
@@ -147,7 +147,7 @@ def test_every_stages_pod_is_admitted_under_restricted(
         pods |= dict(compiled.pods(given.service_account or ""))
     # Measuring again is a step that people run by hand; no recipe has it.
     stages = {f"components.{name}" for name in stage_names() if not name.endswith(".evaluate")}
-    only = "pipelines.cluster.trainjob" if scale == "full" else "components.digits"
+    only = "pipelines.backends.kubeflow.trainjob" if scale == "full" else "components.digits"
     assert set(pods) == stages - {"components.digits"} | {only}
     for pod in pods.values():
         cluster.core.create_namespaced_pod(namespace, pod, dry_run="All")

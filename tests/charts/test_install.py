@@ -11,7 +11,7 @@ import yaml
 
 from components.digits import STAGE as DIGITS
 from components.rendering.config import DigitsConfig, PicturesConfig
-from pipelines.cluster.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.connection import Cluster, cluster_options
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, pods, rendered
 from tests.servers.cluster import TestCluster, restricted_pod
 from tests.servers.go import NoServerError

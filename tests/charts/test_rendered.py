@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.backends.cluster import ClusterOptions
+from pipelines.backends.kubeflow.options import ClusterOptions
 from tests.charts.chart import (
     CHART,
     NAMESPACE,

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from components.core.stage import Stage
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.look import refresh
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.status import refresh
 from pipelines.plan import Plan
-from pipelines.runs import ClusterRun, Run, create_run
+from pipelines.runs.folder import Run, create_run
 from tests.pipelines.conftest import toy, world
 from tests.servers.cluster import TestCluster, wait_for
 
@@ -66,7 +67,7 @@ class Kubeflow:
                 runtime_config=api.V2beta1RuntimeConfig(pipeline_root=self.cluster.options.root),
             )
         )
-        run = create_run(runs, self._plan(steps))
+        run = create_run(runs, self._plan(steps), executed_here=False)
         place = ClusterRun(
             run=started.run_id,
             pipeline=name,
@@ -74,7 +75,7 @@ class Kubeflow:
             server=self.cluster.server_name,
             artifacts=f"{self.cluster.options.root}/{name}/{started.run_id}",
         )
-        run.write_record(run.record.model_copy(update={"cluster": place}))
+        place.write(run)
         return run
 
     def wait(self, run: Run, condition: Callable[[], Any], seconds: float = STEP_SECONDS) -> Any:
@@ -95,19 +96,17 @@ class Kubeflow:
 
     def pods(self, run: Run) -> list[str]:
         """Return the names of the pods that ran steps' own commands."""
-        assert run.record.cluster is not None
         found = self.admin.core.list_namespaced_pod(
-            run.record.cluster.namespace,
-            label_selector=f"pipeline/runid={run.record.cluster.run},moco-transfer/stage",
+            ClusterRun.of(run).namespace,
+            label_selector=f"pipeline/runid={ClusterRun.of(run).run},moco-transfer/stage",
         )
         return [pod.metadata.name for pod in found.items]
 
     def remove_pods(self, run: Run) -> None:
         """Delete all pods of a run, as a cluster does some time after it."""
-        assert run.record.cluster is not None
         self.admin.core.delete_collection_namespaced_pod(
-            run.record.cluster.namespace,
-            label_selector=f"pipeline/runid={run.record.cluster.run}",
+            ClusterRun.of(run).namespace,
+            label_selector=f"pipeline/runid={ClusterRun.of(run).run}",
             grace_period_seconds=0,
         )
         wait_for("the pods to go", lambda: not self.pods(run))

@@ -17,10 +17,12 @@ import pytest
 
 from components.core.errors import ClusterError, ExitCode
 from pipelines.__main__ import main
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.look import refresh
-from pipelines.cluster.submit import cancel, retry
-from pipelines.runs import Run
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.server import Server
+from pipelines.backends.kubeflow.status import refresh
+from pipelines.backends.kubeflow.submit import retry
+from pipelines.runs.folder import Run
 from tests.cluster.kubeflow import WRITES, Does, Kubeflow, kubeflow, toy, world
 from tests.cluster.troubled import NOWHERE
 
@@ -62,7 +64,7 @@ def runs(kubeflow: Kubeflow, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     yield submitted
     for run in submitted.values():
         with suppress(ClusterError):  # it has ended
-            cancel(run, kubeflow.cluster)
+            Server(kubeflow.cluster).terminate(ClusterRun.of(run))
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_a_lost_pod_is_another_attempt(kubeflow: Kubeflow, runs: dict[str, Run])
     run = runs["long"]
     kubeflow.wait(run, lambda: run.status("make").state == "running")
     (pod,) = kubeflow.pods(run)
-    kubeflow.admin.core.delete_namespaced_pod(pod, run.record.cluster.namespace)  # type: ignore[union-attr]
+    kubeflow.admin.core.delete_namespaced_pod(pod, ClusterRun.of(run).namespace)
 
     again = kubeflow.wait(run, lambda: run.status("make").attempt == 2 and run.status("make"))
     kubeflow.wait(run, lambda: run.status("make").state == "running")
@@ -166,7 +168,7 @@ def test_an_image_that_does_not_exist_is_named_and_the_run_can_be_stopped(
     assert status.reason.startswith(f"the image {NOWHERE} cannot be pulled: ")
     assert f"waits for it for ever: moco cancel {run.id}" in status.reason
 
-    cancel(run, kubeflow.cluster)
+    Server(kubeflow.cluster).terminate(ClusterRun.of(run))
     kubeflow.end(run)
     assert run.state == "interrupted"
     assert states(run) == {"make": "interrupted", "use": "skipped"}
@@ -208,7 +210,7 @@ def test_a_quota_that_is_used_up_is_named(kubeflow: Kubeflow, tmp_path: Path) ->
         kubeflow.wait(run, lambda: "exceeded quota" in run.status("make").reason)
     finally:
         kubeflow.admin.core.delete_namespaced_resource_quota(name, namespace)
-    cancel(run, kubeflow.cluster)
+    Server(kubeflow.cluster).terminate(ClusterRun.of(run))
 
     assert run.status("make").reason.startswith(f"its pod is refused: exceeded quota: {name}")
 
@@ -296,7 +298,7 @@ def test_status_and_its_exit_code(
 
     assert main(["status", run.id]) == 0
     shown = capsys.readouterr().out
-    assert f"on the cluster: run {run.record.cluster.run} in namespace" in shown  # type: ignore[union-attr]
+    assert f"on the cluster: run {ClusterRun.of(run).run} in namespace" in shown
     assert "/#/runs/details/" in shown
     assert re.search(r"✗ +break_it +failed .* exit code 65", shown)
 
@@ -334,11 +336,9 @@ def test_a_run_that_the_server_does_not_know_keeps_its_last_status(
     lost.folder.mkdir()
     for file in ("plan.json", "run.json"):
         (lost.folder / file).write_bytes((run.folder / file).read_bytes())
-    record = lost.record
-    assert record.cluster
-    nobody = record.cluster.model_copy(update={"run": "00000000-0000-0000-0000-000000000000"})
+    nobody = {**lost.record.place, "run": "00000000-0000-0000-0000-000000000000"}
     lost.write_record(
-        record.model_copy(update={"id": "lost", "cluster": nobody, "state": "running"})
+        lost.record.model_copy(update={"id": "lost", "place": nobody, "state": "running"})
     )
 
     with pytest.raises(ClusterError, match="does not know run 00000000"):

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from components.core.errors import ClusterError
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.cluster import logstream, podlogs
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.logstream import whole_lines
-from pipelines.cluster.podlogs import LogStream, pods_of_run, pods_of_step, read_pod_log
-from pipelines.cluster.pods import state_of
-from pipelines.cluster.workflow import NODE
-from pipelines.logs import Event
-from pipelines.runs import ClusterRun
+from pipelines.backends.kubeflow import logstream, podlogs
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.logstream import whole_lines
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.podlogs import RunFollower, pods_of_run, pods_of_step, read_pod_log
+from pipelines.backends.kubeflow.pods import state_of
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.workflow import NODE
+from pipelines.runs.logs import Event
 from tests.servers.cluster import TestCluster, restricted_pod, wait_for
 
 LAUNCHER = Path(__file__).parent / "recorded" / "launcher.log"
@@ -99,31 +99,35 @@ def test_a_log_is_followed_over_broken_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logstream, "SILENCE", (5, 1))  # a connection breaks off at every pause
-    monkeypatch.setattr(podlogs, "AGAIN", 0.1)
+    monkeypatch.setattr(logstream, "AGAIN", 0.1)
+    monkeypatch.setattr(podlogs, "ASK", 1.0)
     start(cluster, place.namespace, pod_image, "ticking", TICKS)
     start(cluster, place.namespace, pod_image, "other", "echo not asked for; sleep 60")
     wait_for("pods", lambda: running(here, place, "ticking"))
 
-    stream = LogStream(here, place, ["ticking"])
-    stream.look(pods_of_run(here, place))
-    heard = list(stream.read(1, rest=True))
+    heard = list(RunFollower(here, place, ["ticking"]).read(rest=True))
 
     assert [event["n"] for _, event in heard] == list(range(4))
     assert {step for step, _ in heard} == {"ticking"}
 
 
 def test_a_stream_ends_when_its_pod_is_deleted(
-    cluster: TestCluster, here: Cluster, place: ClusterRun, pod_image: str
+    cluster: TestCluster,
+    here: Cluster,
+    place: ClusterRun,
+    pod_image: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start(cluster, place.namespace, pod_image, "endless", "echo begun; sleep 600")
     wait_for("pods", lambda: running(here, place, "endless"))
-    stream = LogStream(here, place, ["endless"])
-    stream.look(pods_of_run(here, place))
-    assert next(stream.read(30))[1] == {"event": "begun"}
+    stream = RunFollower(here, place, ["endless"])
+    monkeypatch.setattr(podlogs, "ASK", 30.0)
+    assert next(stream.read())[1] == {"event": "begun"}
 
     cluster.core.delete_namespaced_pod("pod-endless", place.namespace)
 
-    assert list(stream.read(0, rest=True)) == []
+    monkeypatch.setattr(podlogs, "ASK", 0.0)
+    assert list(stream.read(rest=True)) == []
 
 
 def test_a_pod_that_has_gone_or_not_begun(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.pods import (
+from pipelines.backends.kubeflow.pods import (
     exit_code,
     is_beginning,
     memory_limit,

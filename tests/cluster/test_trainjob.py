@@ -16,11 +16,12 @@ from components.core.errors import ConfigError, MocoError, UsageError
 from components.core.metrics import tell_platform
 from components.core.stage import Mount, Resources
 from components.pretrain import STAGE, PretrainConfig
-from pipelines.backends.cluster import ClusterOptions, Toleration
-from pipelines.cluster.trainjob import MODULE, TrainJobConfig, follower_argv
-from pipelines.cluster.trainjob.__main__ import read_command, run
-from pipelines.cluster.trainjob.manifest import LONGEST_NAME, job_name, train_job
-from pipelines.cluster.trainjob.outputs import figures_of, missing_outputs
+from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
+from pipelines.backends.kubeflow.pod import Pod, shared_size, store_secrets
+from pipelines.backends.kubeflow.trainjob import MODULE, TrainJobConfig, follower_argv
+from pipelines.backends.kubeflow.trainjob.__main__ import read_command, run
+from pipelines.backends.kubeflow.trainjob.manifest import LONGEST_NAME, job_name, train_job
+from pipelines.backends.kubeflow.trainjob.outputs import figures_of, missing_outputs
 from tests.servers.cluster import TestCluster, cluster, namespace
 from tests.servers.go import NoServerError
 from tests.servers.trainer import TRAINER, module_folder, trainer
@@ -40,14 +41,28 @@ OPTIONS = ClusterOptions(
     tolerations=(Toleration(key="nvidia.com/gpu", effect="NoSchedule"), Toleration()),
     labels={"kueue.x-k8s.io/queue-name": "gpus"},
 )
-CONFIG = TrainJobConfig.share(
+
+
+def shared(wanted: Resources, nodes: int, **asked: Any) -> TrainJobConfig:
+    """Share what a stage wants out over nodes."""
+    pod = Pod(image="i", **shared_size(wanted, nodes, OPTIONS))
+    pod = pod.model_copy(
+        update={
+            "secrets": store_secrets(OPTIONS, "store"),
+            "node_selector": OPTIONS.node_selector,
+            "tolerations": OPTIONS.tolerations,
+            **asked,
+        }
+    )
+    return TrainJobConfig.of(pod, nodes, OPTIONS)
+
+
+CONFIG = shared(
     Resources(gpus=16, cpus=128, memory=512, shared_memory=100),
-    OPTIONS,
     nodes=2,
     image="registry.example/moco/torch@sha256:0000",
     environment={"HOME": "/tmp", "MOCO_S3_ENDPOINT": "http://store:9000"},
     claims={"/data/imagenet": "imagenet"},
-    store_secret="store",
     config_maps={"/etc/certificates": "store-ca"},
 )
 OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "step-1", "uid": "0-0-0"}
@@ -110,7 +125,8 @@ def faults(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
 
 def test_the_manifest_fits_the_definition(definition: dict[str, Any]) -> None:
     assert list(faults(manifest(), definition)) == []
-    bare = TrainJobConfig(nodes=2, processes=1, image="i", runtime="r", cpus="1", memory="1Gi")
+    pod = Pod(image="i", cpus="1", memory="1Gi")
+    bare = TrainJobConfig(nodes=2, processes=1, runtime="r", pod=pod)
     assert list(faults(manifest(bare), definition)) == []
 
 
@@ -181,28 +197,16 @@ def test_a_cluster_with_kubeflow_trainer_takes_the_manifest(
 
 
 def test_what_a_stage_wants_is_shared_out_evenly() -> None:
-    assert (CONFIG.nodes, CONFIG.processes, CONFIG.gpus, CONFIG.cpus) == (2, 8, 8, "64")
-    assert (CONFIG.memory, CONFIG.shared_memory) == ("306Gi", 50)  # 256 and /dev/shm
-    wanted = Resources(gpus=12, cpus=10, memory=10)
-    uneven = TrainJobConfig.share(
-        wanted, OPTIONS, nodes=3, image="i", environment={}, claims={}, store_secret="s"
-    )
+    pod = CONFIG.pod
+    assert (CONFIG.nodes, CONFIG.processes, pod.gpus, pod.cpus) == (2, 8, "8", "64")
+    assert (pod.memory, pod.shared_memory) == ("306Gi", 50)  # 256 and /dev/shm
+    uneven = shared(Resources(gpus=12, cpus=10, memory=10), nodes=3)
     assert (uneven.nodes, uneven.processes) == (3, 4)
-    assert (uneven.cpus, uneven.memory) == ("4", "4Gi")
+    assert (uneven.pod.cpus, uneven.pod.memory) == ("4", "4Gi")
 
 
 def test_pods_without_gpus_have_one_process_and_may_share_cores() -> None:
-    wanted = Resources(gpus=0, cpus=1, memory=3)
-    config = TrainJobConfig.share(
-        wanted,
-        OPTIONS,
-        nodes=2,
-        image="i",
-        environment={},
-        claims={},
-        store_secret="s",
-        sure_cpus="250m",
-    )
+    config = shared(Resources(gpus=0, cpus=1, memory=3), nodes=2, sure_cpus="250m")
     part = manifest(config)["spec"]["trainer"]
     assert part["numProcPerNode"] == 1
     assert part["resourcesPerNode"] == {
@@ -226,7 +230,7 @@ def test_credentials_go_by_reference_only() -> None:
         "name": "AWS_SECRET_ACCESS_KEY",
         "valueFrom": reference,
     }
-    assert env["MOCO_IMAGE"]["value"] == CONFIG.image
+    assert env["MOCO_IMAGE"]["value"] == CONFIG.pod.image
 
 
 def test_the_name_is_short_and_that_of_the_same_outputs_only() -> None:
@@ -265,7 +269,7 @@ def test_the_command_line_is_read_back() -> None:
         (
             ["--config", '{"nodes": 1}', "--", "python", *STAGE_ARGV],
             ConfigError,
-            "(?s)nodes: .*greater than or equal to 2.*image",
+            "(?s)nodes: .*greater than or equal to 2.*pod",
         ),
         (
             ["--config", CONFIG.to_json(), "--", "python", *STAGE_ARGV[:-1]],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.workflow import attempt_of, place_of, tasks_of_workflow, telling
+from pipelines.backends.kubeflow.workflow import attempt_of, place_of, tasks_of_workflow, telling
 
 RECORDED = Path(__file__).parent / "recorded" / "workflows.json"
 

@@ -21,8 +21,9 @@ import pytest
 
 from components.core.manifest import read_manifest
 from components.core.store import Store
-from pipelines.cluster.connection import Cluster, cluster_options
-from pipelines.runs import Run
+from pipelines.backends.kubeflow.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.runs.folder import Run
 from tests.charts.chart import CHART
 from tests.servers.cluster import TestCluster, wait_for
 from tests.servers.helm import Helm, helm
@@ -131,7 +132,7 @@ def undisturbed(moco: Moco) -> Run:
 
 
 def store_of(run: Run) -> Store:
-    place = run.record.cluster
+    place = ClusterRun.of(run)
     assert place is not None
     return Cluster(cluster_options()).store(place.artifacts)
 
@@ -229,7 +230,7 @@ def test_fill_runs_only_what_the_empty_cells_need(moco: Moco, finished: Run) -> 
     others = [run for run in moco.runs.iterdir() if run.is_dir() and run.name.startswith("linear")]
     for folder in others:  # the cell was measured again by other tests
         run = Run(folder)
-        if run.record.cluster and run.id != finished.id:
+        if ClusterRun.of(run) and run.id != finished.id:
             for entry in store_of(run).list("linear-random-0"):
                 store_of(run).delete(entry.key)
 
@@ -275,7 +276,7 @@ def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
 ) -> None:
     """The pod is started again, and goes on from the checkpoint beside its output."""
     disturbed = moco.submit(*TRAINING)
-    place = disturbed.record.cluster
+    place = ClusterRun.of(disturbed)
     assert place is not None
     await_checkpoint(disturbed)
     selector = f"pipeline/runid={place.run},moco-transfer/stage=pretrain"

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from components.core.store import open_store
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan, pipeline_name
+from pipelines.backends.kubeflow.compile import compile_plan, pipeline_name
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.recipes import build_plan, load_recipe
-from pipelines.runs import ClusterRun, create_run
+from pipelines.runs.folder import create_run
 from tests.e2e.pods import PodLauncher
 from tests.pipelines.tiny import EVERY_STAGE
 from tests.servers.cluster import TestCluster
@@ -59,7 +60,7 @@ def test_the_miniature_runs_pod_by_pod_and_its_report_is_rebuilt_from_what_was_p
     launcher.run(timeout=900)
 
     # The run as `submit` writes it down.
-    run = create_run(tmp_path / "runs", plan)
+    run = create_run(tmp_path / "runs", plan, executed_here=False)
     name = pipeline_name(plan)
     place = ClusterRun(
         run=launcher.run_id,
@@ -68,7 +69,8 @@ def test_the_miniature_runs_pod_by_pod_and_its_report_is_rebuilt_from_what_was_p
         server="none",
         artifacts=f"{root}/{name}/{launcher.run_id}",
     )
-    run.write_record(run.record.model_copy(update={"cluster": place, "state": "finished"}))
+    place.write(run)
+    run.write_record(run.record.model_copy(update={"state": "finished"}))
     bundle = tmp_path / "bundle"
     _moco(tmp_path, "pull", run.id, "--output", str(bundle))
     offline = {**os.environ, "MOCO_S3_ENDPOINT": "http://127.0.0.1:9", "MOCO_RUNS": str(bundle)}

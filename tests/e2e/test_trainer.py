@@ -22,11 +22,12 @@ from components.core.store import Store, open_store
 from components.digits import STAGE as DIGITS
 from components.pretrain import STAGE, PretrainConfig
 from components.rendering.config import DigitsConfig, PicturesConfig
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.trainjob import SecretField, TrainJobConfig, follow, follower_argv
-from pipelines.cluster.trainjob.follow import JOBSET, Follower, TrainJob
-from pipelines.cluster.trainjob.manifest import train_job
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.pod import Pod, SecretField
+from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follow, follower_argv
+from pipelines.backends.kubeflow.trainjob.follow import JOBSET, JobFollower, TrainJob
+from pipelines.backends.kubeflow.trainjob.manifest import train_job
 from tests.servers.cluster import TestCluster, restricted_pod, wait_for
 from tests.servers.helm import Helm, helm
 from tests.servers.minio import MinioServer
@@ -63,12 +64,9 @@ class Place:
 
         return client.CustomObjectsApi(self.cluster.api)
 
-    def config(self, **changes: Any) -> TrainJobConfig:
+    def config(self, runtime: str = "moco-transfer", **changes: Any) -> TrainJobConfig:
         known: dict[str, Any] = {
-            "nodes": 2,
-            "processes": 1,
             "image": self.image,
-            "runtime": "moco-transfer",
             "cpus": "200m",
             "memory": "2Gi",
             "shared_memory": 1,
@@ -77,7 +75,8 @@ class Place:
                 variable: SecretField(secret="store", key=key) for key, variable in SECRET.items()
             },
         }
-        return TrainJobConfig(**(known | changes))
+        pod = Pod(**(known | changes))
+        return TrainJobConfig(nodes=2, processes=1, runtime=runtime, pod=pod)
 
     def outputs(self, name: str) -> dict[str, str]:
         return {port: f"{self.store.url}/{name}/{port}" for port in STAGE.outputs}
@@ -373,10 +372,10 @@ def job(trainer: TestCluster, place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     found.delete()
 
 
-def begun(job: TrainJob, config: TrainJobConfig) -> Follower:
+def begun(job: TrainJob, config: TrainJobConfig) -> JobFollower:
     command = ["python", "-c", "import time; time.sleep(600)"]
     job.start(train_job(config, command, name=job.name, labels={}, owner=None))
-    return Follower(job, config.nodes)
+    return JobFollower(job, config.nodes)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +416,7 @@ def test_refused_pods_end_the_step_at_once(job: TrainJob, place: Place) -> None:
 def test_no_room_is_waited_for_with_words(
     job: TrainJob, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    follower = begun(job, place.config(gpus=99))
+    follower = begun(job, place.config(gpus="99"))
     failures: list[ClusterError] = []
 
     def watch() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from components.core.stage import load_stage, stage_names
 from images.build import IMAGES
-from pipelines.backends.cluster import ClusterOptions
+from pipelines.backends.kubeflow.options import ClusterOptions
 
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 ON_OTHERS = [one for one in DOCKERFILES if re.search(r"^ARG IMAGE_", one.read_text(), re.MULTILINE)]

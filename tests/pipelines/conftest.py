@@ -10,12 +10,12 @@ import pytest
 import components
 import pipelines.recipes
 from components.core.stage import Stage, load_stage
-from pipelines.backends.display import PlainDisplay
-from pipelines.backends.local import execute
-from pipelines.backends.machine import Machine
-from pipelines.backends.sources import find_sources
+from pipelines.backends.local.execute import execute
+from pipelines.backends.local.machine import Machine
+from pipelines.backends.local.sources import find_sources
+from pipelines.cli.display import PlainDisplay
 from pipelines.plan import Plan
-from pipelines.runs import Run, create_run
+from pipelines.runs.folder import Run, create_run
 
 WORLD = Path(__file__).parent / "world"
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """Submitted runs without a pipeline server: their layout in a store, made by real stages."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,15 @@ from typing import Any
 from components.core.manifest import Code, Lineage, Manifest, hash_folder, write_manifest
 from components.core.metrics import Metrics, write_metrics
 from components.core.stage import Kind, Stage
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan, pipeline_name
+from components.core.store import Store, open_store
+from pipelines.backends.kubeflow.artifacts import find_artifacts
+from pipelines.backends.kubeflow.compile import compile_plan, pipeline_name
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.plan import Plan
-from pipelines.runs import PLAN, RECORD, ClusterRun, Parent, Run, create_run
+from pipelines.runs.artifacts import StoredArtifacts, Urls, urls_of
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.record import PLAN, RECORD, Parent
 from tests.pipelines.launcher import Launcher
 from tests.servers.minio import MinioServer
 
@@ -80,7 +85,7 @@ class Bucket:
 
     def write_down(self, plan: Plan, name: str, parent: Parent | None = None) -> Run:
         """Make the run's folder here, and put its plan and its record beside its artifacts."""
-        run = create_run(self.runs, plan, parent=parent)
+        run = create_run(self.runs, plan, parent=parent, executed_here=False)
         place = ClusterRun(
             run=name,
             pipeline=pipeline_name(plan),
@@ -88,7 +93,7 @@ class Bucket:
             server="nowhere",
             artifacts=f"{self.url}/{ROOT}/{pipeline_name(plan)}/{name}",
         )
-        run.write_record(run.record.model_copy(update={"cluster": place}))
+        place.write(run)
         folder = self.pipeline(plan) / name
         folder.mkdir(parents=True, exist_ok=True)
         for file in (PLAN, RECORD):
@@ -140,6 +145,24 @@ def make_step(
                 inputs=dict(inputs or {}),
             ),
         )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A backend of submitted runs whose stores are opened in a way of one's own."""
+
+    store_at: Callable[[str], Store]
+
+    def artifacts(self, run: Run) -> StoredArtifacts:
+        return find_artifacts(run, self.store_at(ClusterRun.of(run).store), self.store_at)
+
+    def store(self, url: str, run: Run) -> Store:
+        return self.store_at(url)
+
+
+def urls(run: Run, store: Store | None = None) -> Urls:
+    """Return where the finished artifacts of a submitted run are."""
+    return urls_of(find_artifacts(run, store or open_store(ClusterRun.of(run).store)))
 
 
 def new_id() -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.recipes import build_plan, load_recipe
 from pipelines.tables import filled_cells
 from tests.pipelines.launcher import Launcher

@@ -18,12 +18,14 @@ import pytest
 from components.core.errors import DiskFullError, ExitCode, NotWritableError, UsageError
 from components.core.stage import Stage
 from pipelines.__main__ import main
-from pipelines.bundle import LINES, Bundle, reserved
-from pipelines.cluster.workflow import NODE
-from pipelines.logs import parse_line
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.workflow import NODE
+from pipelines.cli.bundle import LINES, Bundle, reserved
+from pipelines.cli.redaction import Redactor
 from pipelines.plan import Existing, Plan
-from pipelines.redaction import Redactor
-from pipelines.runs import ClusterRun, Run, StepStatus, create_run
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.logs import parse_line
+from pipelines.runs.record import StepStatus
 
 pytestmark = pytest.mark.usefixtures("world")
 Capture = pytest.CaptureFixture[str]
@@ -190,7 +192,8 @@ def test_a_cluster_that_does_not_answer_is_said_and_keeps_nothing_else_out(
     place = ClusterRun(
         run="a1", pipeline="small", namespace="ours", server="", artifacts="s3://bucket/v2/small/a1"
     )
-    run.write_record(run.record.model_copy(update={"cluster": place, "state": "running"}))
+    place.write(run)
+    run.write_record(run.record.model_copy(update={"state": "running"}))
     file = tmp_path / "bundle.zip"
 
     assert main(["doctor", "--bundle", str(file), "--run", run.id, "--json"]) == ExitCode.OK
@@ -245,7 +248,8 @@ def test_a_submitted_run_brings_its_pods_logs_without_the_stores_secret(
     place = ClusterRun(
         run="a1", pipeline="small", namespace="ours", server="", artifacts="s3://bucket/v2/small/a1"
     )
-    run.write_record(run.record.model_copy(update={"cluster": place, "state": "running"}))
+    place.write(run)
+    run.write_record(run.record.model_copy(update={"state": "running"}))
     secrets.setenv("MOCO_S3_ENDPOINT", "http://127.0.0.1:1")
     secrets.setenv("MOCO_S3_RETRY_SECONDS", "0")
     key = base64.b64encode(PLANTED["stored"].encode()).decode()

@@ -9,7 +9,7 @@ import pytest
 
 from components.core.errors import ExitCode
 from pipelines.__main__ import COMMANDS, main
-from pipelines.backends.machine import Machine
+from pipelines.backends.local.machine import Machine
 from tests.pipelines.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("world", "runs")
@@ -122,7 +122,9 @@ def test_full_scale_without_gpus_is_refused_with_two_ways_out(capsys: Capture, r
 def test_missing_data_sets_are_all_named_at_once(
     capsys: Capture, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.cli.run.this_machine", lambda _: Machine(2, ("0",), 2))
+    monkeypatch.setattr(
+        "pipelines.backends.local.backend.this_machine", lambda _: Machine(2, ("0",), 2)
+    )
 
     code, message = refused(["run", "toys"], capsys)
 
@@ -157,7 +159,7 @@ def test_a_defect_shows_its_traceback_without_secrets(
     def broken() -> None:
         raise RuntimeError("canary-in-the-mine")
 
-    monkeypatch.setattr("pipelines.cli.look.runs_folder", broken)
+    monkeypatch.setattr("pipelines.cli.status.runs_folder", broken)
 
     assert main(["status"]) == ExitCode.FAILURE
     shown = capsys.readouterr().err

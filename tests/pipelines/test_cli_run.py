@@ -10,8 +10,8 @@ import pytest
 from components.core.errors import ExitCode
 from components.report.results import read_report
 from pipelines.__main__ import main
-from pipelines.find import find_run
-from pipelines.runs import Run, all_runs
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, all_runs
 
 Capture = pytest.CaptureFixture[str]
 RUN = ["run", "toys", "--scale", "digits", "--trials", "2"]

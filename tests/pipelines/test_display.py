@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from components.core.stage import Stage
-from pipelines.backends.display import PlainDisplay, display_for
-from pipelines.backends.live import LiveDisplay
-from pipelines.backends.machine import Machine
-from pipelines.backends.progress import Display
-from pipelines.logs import LogFollower, last_lines, show_event
+from pipelines.backends.local.machine import Machine
+from pipelines.cli.display import PlainDisplay, display_for
+from pipelines.cli.live import LiveDisplay
 from pipelines.plan import Plan
-from pipelines.runs import Run, StepStatus, create_run
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.logs import LogFollower, last_lines, show_event
+from pipelines.runs.progress import Display
+from pipelines.runs.record import StepStatus
 
 pytestmark = pytest.mark.usefixtures("world")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +42,8 @@ def run(toy: Stage[Any], runs: Path) -> Run:
 
 def show(display: Display, run: Run) -> None:
     """Tell a display of a run in which one step trains and another fails."""
-    display.start(run, Machine(2, (), 2))
+    steps = run.record.steps
+    display.start(f"run {run.id}: 3 steps, {Machine(2, (), 2).words()}", steps)
     display.changed("one", StepStatus(state="running", attempt=1))
     event = {"event": "progress", "done": 120, "total": 640, "unit": "steps", "loss": 1.93}
     display.progressed("one", event)
@@ -55,11 +57,11 @@ def test_a_stream_that_is_no_terminal_gets_plain_lines(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.StringIO()
-    monkeypatch.setattr("pipelines.backends.display.EVERY", 0.0)
+    monkeypatch.setattr("pipelines.cli.display.EVERY", 0.0)
     show(display_for(stream), run)
 
     lines = stream.getvalue().splitlines()
-    assert lines[0] == f"run {run.id}: 3 steps, 2 at a time"
+    assert lines[0] == f"run {run.id}: 3 steps, 2 at a time, 1 thread each"
     assert "one    120/640 steps (19 %)  loss=1.93" in lines[2]
     assert lines[3].startswith("= two    reused from earlier/two   [1 of 3 steps done, 1 running")
     assert "three  failed with exit code 65 after 1560 h 00 min" in lines[4]
@@ -81,7 +83,7 @@ def test_a_terminal_shows_bars_and_figures_of_what_runs(
     stream = Terminal()
     display = display_for(stream)
     assert isinstance(display, LiveDisplay)
-    monkeypatch.setattr("pipelines.backends.live.REFRESH", 0.0)
+    monkeypatch.setattr("pipelines.cli.live.REFRESH", 0.0)
     show(display, run)
 
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.backends.forecast import Forecast, forecast, wall_seconds
-from pipelines.backends.machine import Machine
-from pipelines.backends.reuse import ReuseIndex
-from pipelines.backends.sources import Sources
+from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
+from pipelines.backends.local.machine import Machine
+from pipelines.backends.local.reuse import ReuseIndex
+from pipelines.backends.local.sources import Sources
 from pipelines.plan import Plan
 from pipelines.recipes import Options, build_plan, load_recipe
 

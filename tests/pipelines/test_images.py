@@ -10,13 +10,13 @@ import pytest
 from components.core.config import apply_settings
 from components.core.errors import UsageError
 from components.core.stage import Stage
-from pipelines.backends.cluster import (
+from pipelines.backends.kubeflow.options import (
     ClusterOptions,
     default_image,
-    pipeline_parameters,
     plan_images,
     require_digests,
 )
+from pipelines.backends.kubeflow.parameters import pipeline_parameters
 from pipelines.plan import Plan
 
 DIGEST = f"registry.example/me/moco-transfer-torch@sha256:{'0123456789abcdef' * 4}"
@@ -26,7 +26,7 @@ DIGEST = f"registry.example/me/moco-transfer-torch@sha256:{'0123456789abcdef' * 
 def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where the digests of what was built last would be; there are none."""
     path = tmp_path / "digests.json"
-    monkeypatch.setattr("pipelines.backends.cluster.DIGESTS", path)
+    monkeypatch.setattr("pipelines.backends.kubeflow.options.DIGESTS", path)
     return path
 
 

@@ -19,9 +19,10 @@ from components.core.errors import UsageError
 from components.core.stage import Resources, Stage
 from components.report import STAGE as REPORT
 from components.report import ReportConfig
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.component import component_text
-from pipelines.backends.kfp import compile_plan, too_large
+from pipelines.backends.kubeflow.compile import compile_plan, too_large
+from pipelines.backends.kubeflow.component import component_text
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.pod import step_pod
 from pipelines.plan import Existing, Mounted, Plan
 
 CLUSTER = ClusterOptions(images={"torch": "registry.example/torch@sha256:1234"})
@@ -349,7 +350,7 @@ def test_inputs_that_would_share_a_name_are_refused(toy: Stage[Any]) -> None:
     step = plan.add(stage, "first", toy.config(), image=CHECKPOINT)
 
     with pytest.raises(ValueError, match="two of its inputs have one name: changes, image, image"):
-        component_text(step, step.config, {})
+        component_text(step, step.config, step_pod(plan, step, CLUSTER))
 
 
 def test_compiling_without_kfp_says_what_to_install(
@@ -365,7 +366,7 @@ def test_compiling_without_kfp_says_what_to_install(
 
 def test_importing_the_backend_imports_no_kfp() -> None:
     code = (
-        "import sys, pipelines.backends.kfp, pipelines.backends.cluster;"
+        "import sys, pipelines.backends.kubeflow.compile, pipelines.backends.kubeflow.options;"
         "assert not {'kfp', 'torch', 'kubernetes', 'yaml'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from components.core.errors import ConfigError, UsageError
-from pipelines.backends.cluster import ClusterOptions, nodes_at, resources_at
-from pipelines.backends.kfp import compile_plan
-from pipelines.cluster.connection import cluster_options
-from pipelines.cluster.trainjob.__main__ import read_command
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.connection import cluster_options
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.sizes import nodes_at, resources_at
+from pipelines.backends.kubeflow.trainjob.__main__ import read_command
 from pipelines.recipes import Options, build_plan, load_recipe
 from tests.pipelines.launcher import Launcher
 
@@ -25,12 +26,13 @@ def test_a_step_of_more_gpus_than_a_node_has_follows_a_trainjob(tmp_path: Path) 
         secrets={"keys": {"accesskey": "a", "secretkey": "b"}},
     )
     pod = launcher.pod("pretrain-moco-in1m")
-    assert pod.argv[:3] == ["python", "-m", "pipelines.cluster.trainjob"]
+    assert pod.argv[:3] == ["python", "-m", "pipelines.backends.kubeflow.trainjob"]
     given = read_command(pod.argv[3:])
-    assert (given.config.nodes, given.config.gpus, given.config.image) == (2, 4, "moco:1")
-    assert given.config.claims == {"/data/imagenet": "fast-disk"}
-    assert given.config.secrets["AWS_ACCESS_KEY_ID"].secret == "keys"
-    assert given.config.config_maps == {"/etc/moco-transfer/certificates": "store-ca"}
+    assert (given.config.nodes, given.config.pod.gpus) == (2, "4")
+    assert given.config.pod.image == "moco:1"
+    assert given.config.pod.claims == {"/data/imagenet": "fast-disk"}
+    assert given.config.pod.secrets["AWS_ACCESS_KEY_ID"].secret == "keys"
+    assert given.config.pod.config_maps == {"/etc/moco-transfer/certificates": "store-ca"}
     assert given.invocation.outputs == {
         port: pod.output_uri(port) for port in ("encoder", "metrics")
     }
@@ -80,8 +82,8 @@ def test_the_miniature_takes_several_nodes_without_gpus(tmp_path: Path) -> None:
         secrets={"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}},
     )
     given = read_command(launcher.pod("pretrain-moco-in1m").argv[3:])
-    assert (given.config.nodes, given.config.processes, given.config.gpus) == (2, 1, 0)
-    assert given.config.sure_cpus == "250m"
+    assert (given.config.nodes, given.config.processes, given.config.pod.gpus) == (2, 1, "0")
+    assert given.config.pod.sure_cpus == "250m"
     with pytest.raises(UsageError, match=r"nodes\.report=2: this stage is one process"):
         compile_plan(plan, compiled, ClusterOptions(nodes={"report": 2}))
 

@@ -19,9 +19,9 @@ from components.core.errors import ExitCode, UsageError
 from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
 from components.core.stage import Stage
-from pipelines.logs import last_attempt, read_log
 from pipelines.plan import Plan
-from pipelines.runs import Run, create_run
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.logs import last_attempt, read_log
 from tests.pipelines.conftest import ROOT, WORLD, Execute
 
 SECONDS = 120  # for what takes one or two, but for a machine that is busy with other tests
@@ -366,11 +366,11 @@ def slow_run(toy: Stage[Any], runs: Path) -> Iterator[tuple[Run, subprocess.Pope
     plan.add(toy, "second", toy.config(), model=first.output("model"))
     run = create_run(runs, plan)
     program = (
-        "import sys; from pathlib import Path; from pipelines.runs import Run;"
-        "from pipelines.backends.local import execute;"
-        "from pipelines.backends.sources import Sources;"
-        "from pipelines.backends.machine import Machine;"
-        "from pipelines.backends.display import PlainDisplay;"
+        "import sys; from pathlib import Path; from pipelines.runs.folder import Run;"
+        "from pipelines.backends.local.execute import execute;"
+        "from pipelines.backends.local.sources import Sources;"
+        "from pipelines.backends.local.machine import Machine;"
+        "from pipelines.cli.display import PlainDisplay;"
         "run = Run(Path(sys.argv[1]));"
         "sys.exit(execute(run, Sources({}, {}), Machine(2, (), 2), PlainDisplay()))"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.core.stage import Resources
-from pipelines.backends.machine import Machine, this_machine
+from pipelines.backends.local.machine import Machine, this_machine
 
 TRAINING = Resources(gpus=8)
 

@@ -26,14 +26,18 @@ from components.core.stage import Kind, Stage
 from components.core.store import FolderStore, open_store
 from components.core.store.keys import PART_SUFFIX
 from pipelines.__main__ import main
-from pipelines.cluster import transfer
-from pipelines.cluster.pull import Pulled, Selection, ensure_metrics, opener_of, pull
+from pipelines.backends.base import Settings
+from pipelines.backends.kubeflow.backend import Kubeflow
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.plan import Plan
 from pipelines.recipes import Options, build_plan, load_recipe
-from pipelines.runs import Run, StepStatus
+from pipelines.runs import transfer
+from pipelines.runs.folder import Run
+from pipelines.runs.pull import Pulled, Selection, ensure_metrics, pull
+from pipelines.runs.record import StepStatus
 from tests.benchmarks.store import distant
 from tests.pipelines.conftest import ROOT as REPOSITORY
-from tests.pipelines.submitting import Bucket, make_step
+from tests.pipelines.submitting import Bucket, Opened, make_step
 from tests.servers.minio import MinioServer
 
 Capture = pytest.CaptureFixture[str]
@@ -74,11 +78,11 @@ def submitted(
 
 def move(run: Run, name: str) -> None:
     """Say in a run's record which bucket it is in."""
-    place = run.record.cluster
+    place = ClusterRun.of(run)
     assert place
     url = place.artifacts.replace("s3://mlpipeline", f"s3://{name}")
     cluster = place.model_copy(update={"artifacts": url})
-    run.write_record(run.record.model_copy(update={"cluster": cluster}))
+    cluster.write(run)
 
 
 @pytest.fixture
@@ -90,7 +94,6 @@ def large(toy: Stage[Any], tmp_path: Path, runs: Path, minio_server: MinioServer
     run = bucket.write_down(plan, "one")
     folder = bucket.pipeline(plan) / "one" / "only" / "id"
     make_step(folder, toy, toy.config(), files=FILES, size=5000)
-    assert run.record.cluster
     # As fast as the tests need it; where files have hashes in the store it makes no difference.
     open_store(f"s3://{name}").put_folder(tmp_path / "bucket", "")
     return run
@@ -98,12 +101,11 @@ def large(toy: Stage[Any], tmp_path: Path, runs: Path, minio_server: MinioServer
 
 def key(run: Run, step: str, port: str) -> str:
     """Return the key in the bucket of an artifact."""
-    assert run.record.cluster
-    store = open_store(run.record.cluster.artifacts)
+    store = open_store(ClusterRun.of(run).artifacts)
     found = next(
         entry.key for entry in store.list(step.replace("_", "-")) if entry.key.split("/")[2] == port
     )
-    path = run.record.cluster.artifacts.partition("://")[2].partition("/")[2]
+    path = ClusterRun.of(run).artifacts.partition("://")[2].partition("/")[2]
     return f"{path}/{'/'.join(found.split('/')[:3])}"
 
 
@@ -121,7 +123,7 @@ def test_everything_comes_verified_into_the_layout_of_a_local_run(
 ) -> None:
     run, _ = submitted
 
-    pulled = pull(run, opener_of(run))
+    pulled = pull(run, Kubeflow(Settings()))
 
     assert set(pulled.fetched) == {
         f"{step.name}.{port}" for step in run.plan for port in step.stage.outputs
@@ -140,10 +142,10 @@ def test_everything_comes_verified_into_the_layout_of_a_local_run(
 
 def test_pulling_again_fetches_nothing(submitted: tuple[Run, Run]) -> None:
     run, _ = submitted
-    first = pull(run, opener_of(run))
+    first = pull(run, Kubeflow(Settings()))
     before = stamps(run.folder / "make_random")
 
-    again = pull(run, opener_of(run))
+    again = pull(run, Kubeflow(Settings()))
 
     assert (again.fetched, again.files) == ((), 0)
     assert set(again.kept) == set(first.fetched)
@@ -153,7 +155,7 @@ def test_pulling_again_fetches_nothing(submitted: tuple[Run, Run]) -> None:
 def test_what_the_cache_gave_comes_from_the_run_that_made_it(submitted: tuple[Run, Run]) -> None:
     first, second = submitted
 
-    pull(second, opener_of(second))
+    pull(second, Kubeflow(Settings()))
 
     status = second.status("measure_random_0")
     assert (status.state, status.origin) == ("reused", f"{first.id}/measure_random_0")
@@ -168,7 +170,7 @@ def test_what_is_known_of_a_step_is_not_overwritten(submitted: tuple[Run, Run]) 
     run.write_status("make_random", known)
     run.write_status("measure_random_0", StepStatus(state="running", attempt=2))
 
-    pull(run, opener_of(run))
+    pull(run, Kubeflow(Settings()))
 
     assert run.status("make_random") == known
     assert run.status("measure_random_0") == StepStatus(state="finished", attempt=2)
@@ -190,7 +192,7 @@ def test_only_what_is_asked_for_is_fetched(
 ) -> None:
     run, _ = submitted
 
-    assert set(pull(run, opener_of(run), selection).fetched) == expected
+    assert set(pull(run, Kubeflow(Settings()), selection).fetched) == expected
     found = {
         f"{path.parent.parent.name}.{path.parent.name}"
         for path in run.folder.glob("*/*/manifest.json")
@@ -210,7 +212,7 @@ def test_a_tampered_artifact_is_named_and_the_others_come(
     client.fput_object(name, victim, str(tmp_path / "metrics.json"))
 
     with pytest.raises(DataError, match=r"measure_random_0\.metrics: .*metrics\.json is not what"):
-        pull(run, opener_of(run))
+        pull(run, Kubeflow(Settings()))
 
     folder = run.artifact("measure_random_0", "metrics")
     assert list(folder.iterdir()) == []
@@ -218,7 +220,7 @@ def test_a_tampered_artifact_is_named_and_the_others_come(
 
     (tmp_path / "metrics.json").write_text(text)
     client.fput_object(name, victim, str(tmp_path / "metrics.json"))
-    assert pull(run, opener_of(run)).fetched == ("measure_random_0.metrics",)
+    assert pull(run, Kubeflow(Settings())).fetched == ("measure_random_0.metrics",)
 
 
 class SpoiltOnce(FolderStore):
@@ -247,7 +249,7 @@ def test_a_file_that_comes_wrong_is_fetched_once_more(
     make_step(bucket.pipeline(plan) / "one" / "only" / "id", toy, toy.config(), files=3)
     store = SpoiltOnce(bucket.pipeline(plan))
 
-    pull(run, lambda _: store)
+    pull(run, Opened(lambda _: store))
 
     assert len(verify(run.artifact("only", "model")).files) == 3
     assert sorted(store.asked) == sorted([*set(store.asked)] * 2)
@@ -255,13 +257,13 @@ def test_a_file_that_comes_wrong_is_fetched_once_more(
 
 def test_what_was_changed_here_is_fetched_again(submitted: tuple[Run, Run]) -> None:
     run, _ = submitted
-    pull(run, opener_of(run))
+    pull(run, Kubeflow(Settings()))
     model = run.artifact("make_random", "model")
     (model / "model.json").write_text('{"value": 9.0}')
     (model / "note.txt").write_text("not of the artifact")
     (run.artifact("measure_random_0", "metrics") / "manifest.json").write_text("{}")
 
-    pulled = pull(run, opener_of(run))
+    pulled = pull(run, Kubeflow(Settings()))
 
     assert set(pulled.fetched) == {"make_random.model", "measure_random_0.metrics"}
     assert pulled.files == 1
@@ -295,7 +297,7 @@ def test_a_killed_pull_goes_on_where_it_was(
     assert not (model / "manifest.json").exists()
     assert large.status("only").state == "waiting"
 
-    pulled = pull(large, opener_of(large))
+    pulled = pull(large, Kubeflow(Settings()))
 
     assert pulled.files == FILES - len(before) + 1  # and the metrics
     after = stamps(model)
@@ -307,7 +309,7 @@ def test_a_killed_pull_goes_on_where_it_was(
 def test_two_pulls_at_once_fetch_each_file_once(large: Run) -> None:
     done: list[Pulled] = []
     threads = [
-        threading.Thread(target=lambda: done.append(pull(large, opener_of(large))))
+        threading.Thread(target=lambda: done.append(pull(large, Kubeflow(Settings()))))
         for _ in range(2)
     ]
     for thread in threads:
@@ -327,7 +329,7 @@ def test_a_link_that_leads_elsewhere_is_not_followed(large: Run, tmp_path: Path)
     (model / "part-0").symlink_to(elsewhere)
 
     with pytest.raises(StoreError, match="is a link"):
-        pull(large, opener_of(large))
+        pull(large, Kubeflow(Settings()))
 
     assert not list(elsewhere.iterdir())
 
@@ -346,7 +348,7 @@ def test_keys_that_would_leave_the_folder_are_refused(
     client.fput_object(name, f"{key(large, 'only', 'model')}/evil", str(tmp_path / "evil"))
 
     with pytest.raises(DataError, match=r"names the file '\.\./\.\./\.\./evil': refused"):
-        pull(large, opener_of(large))
+        pull(large, Kubeflow(Settings()))
 
     assert not list(large.folder.glob("only/*"))
 
@@ -358,7 +360,7 @@ def test_a_full_disk_is_refused_before_anything_is_fetched(
     monkeypatch.setattr(transfer, "SPARE", free)
 
     with pytest.raises(DiskFullError, match="have to be fetched"):
-        pull(large, opener_of(large))
+        pull(large, Kubeflow(Settings()))
 
     assert not list(large.folder.glob("only/*/*"))
 
@@ -368,7 +370,7 @@ def test_a_bundle_is_the_run_without_its_cluster(
 ) -> None:
     _, run = submitted
 
-    pulled = pull(run, opener_of(run), destination=tmp_path / "bundle")
+    pulled = pull(run, Kubeflow(Settings()), destination=tmp_path / "bundle")
 
     bundle = pulled.run
     assert bundle.folder == tmp_path / "bundle" / run.id
@@ -377,7 +379,7 @@ def test_a_bundle_is_the_run_without_its_cluster(
     assert not list(run.folder.glob("*/*/manifest.json"))
     verify(bundle.artifact("report", "report"))
 
-    again = pull(run, opener_of(run), destination=tmp_path / "bundle")
+    again = pull(run, Kubeflow(Settings()), destination=tmp_path / "bundle")
     assert (again.files, set(again.kept)) == (0, set(pulled.fetched))
 
 
@@ -385,10 +387,12 @@ def test_what_was_pulled_whole_is_bundled_without_the_store(
     submitted: tuple[Run, Run], tmp_path: Path
 ) -> None:
     run, _ = submitted
-    pull(run, opener_of(run))
+    pull(run, Kubeflow(Settings()))
 
-    def unreachable(_: str) -> Any:
+    def no_store(_: str) -> Any:
         raise StoreError("there is no network")
+
+    unreachable = Opened(no_store)
 
     bundle = pull(run, unreachable, destination=tmp_path / "bundle").run
 
@@ -422,15 +426,15 @@ def test_a_run_of_this_machine_is_bundled_verified(
 
 def test_a_bundle_never_mixes_runs(submitted: tuple[Run, Run], tmp_path: Path) -> None:
     first, second = submitted
-    bundle = pull(first, opener_of(first), destination=tmp_path).run
+    bundle = pull(first, Kubeflow(Settings()), destination=tmp_path).run
     shutil.move(bundle.folder, tmp_path / second.id)
 
     with pytest.raises(NotWritableError, match="holds another run"):
-        pull(second, opener_of(second), destination=tmp_path)
+        pull(second, Kubeflow(Settings()), destination=tmp_path)
     (tmp_path / "mine" / first.id).mkdir(parents=True)
     (tmp_path / "mine" / first.id / "thesis.tex").touch()
     with pytest.raises(NotWritableError, match="holds something else"):
-        pull(first, opener_of(first), destination=tmp_path / "mine")
+        pull(first, Kubeflow(Settings()), destination=tmp_path / "mine")
 
 
 def test_the_secret_of_the_store_is_nowhere_in_a_bundle(
@@ -483,7 +487,6 @@ def test_an_unfinished_run_gives_what_is_finished(
     submitted: tuple[Run, Run], minio_server: MinioServer, name: str, capsys: Capture
 ) -> None:
     run, _ = submitted
-    assert run.record.cluster
     gone = key(run, "report", "report").rpartition("/")[0]
     store = open_store(f"s3://{name}")
     store.delete(gone)
@@ -502,15 +505,17 @@ def test_an_unfinished_run_gives_what_is_finished(
 def test_metrics_are_pulled_once_and_only_they(submitted: tuple[Run, Run]) -> None:
     run, _ = submitted
 
-    assert ensure_metrics(run) == ""
+    assert ensure_metrics(run, Kubeflow(Settings())) == ""
 
     assert sorted(path.parent.parent.name for path in run.folder.glob("*/*/manifest.json")) == [
         "measure_moco_in1m_0",
         "measure_random_0",
     ]
 
-    def unreachable(_: str) -> Any:
+    def no_store(_: str) -> Any:
         raise StoreError("there is no network")
+
+    unreachable = Opened(no_store)
 
     assert ensure_metrics(run, unreachable) == ""
 
@@ -518,12 +523,14 @@ def test_metrics_are_pulled_once_and_only_they(submitted: tuple[Run, Run]) -> No
 def test_metrics_that_cannot_be_fetched_are_told_of(submitted: tuple[Run, Run]) -> None:
     run, _ = submitted
 
-    def unreachable(_: str) -> Any:
+    def no_store(_: str) -> Any:
         raise StoreError("there is no network")
+
+    unreachable = Opened(no_store)
 
     with pytest.raises(StoreError, match="no network"):
         ensure_metrics(run, unreachable)
-    ensure_metrics(run, cells=("toys__random__short__0",))
+    ensure_metrics(run, Kubeflow(Settings()), cells=("toys__random__short__0",))
     said = ensure_metrics(run, unreachable)
     assert said == f"1 cell of run {run.id} could not be fetched: there is no network"
     run.write_status("measure_moco_in1m_0", StepStatus(state="failed"))
@@ -536,8 +543,8 @@ def test_a_run_that_nobody_submitted_needs_nothing(
     plan = Plan("small", "digits")
     plan.add(toy, "only", toy.config())
     run = Bucket(tmp_path / "bucket", runs).write_down(plan, "one")
-    run.write_record(run.record.model_copy(update={"cluster": None}))
+    run.write_record(run.record.model_copy(update={"backend": "local", "artifacts": None}))
 
-    assert ensure_metrics(run) == ""
+    assert ensure_metrics(run, Kubeflow(Settings())) == ""
     with pytest.raises(UsageError, match="executed on this machine"):
-        pull(run, open_store)
+        pull(run, Opened(open_store))

@@ -11,16 +11,20 @@ from components.core.errors import DataError, ExitCode, UsageError
 from components.core.store import open_store
 from components.report.results import read_report
 from pipelines.__main__ import main
-from pipelines.cells import find_cell
-from pipelines.cluster.bucket import open_bucket_run
-from pipelines.cluster.places import places
-from pipelines.cluster.pull import opener_of, pull
-from pipelines.derived import report_plan, rerun_plan
-from pipelines.find import find_run
+from pipelines.backends.base import Settings
+from pipelines.backends.kubeflow.backend import Kubeflow
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.recipes import Options, build_plan, load_recipe
-from pipelines.runs import PLAN, RECORD, Parent, Run
+from pipelines.runs.bucket import open_bucket_run
+from pipelines.runs.cells import find_cell
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run
+from pipelines.runs.merge import report_plan
+from pipelines.runs.pull import pull
+from pipelines.runs.record import PLAN, RECORD, Parent
+from pipelines.runs.rerun import rerun_plan
 from pipelines.tables import filled_cells, report_config, report_steps
-from tests.pipelines.submitting import Bucket
+from tests.pipelines.submitting import Bucket, urls
 from tests.servers.minio import MinioServer
 
 Capture = pytest.CaptureFixture[str]
@@ -92,7 +96,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_in_a_bucket_becomes_a_run_here(run: Run, url: str, runs: Path) -> None:
     assert run == Run(runs / run.record.id)
     assert find_run("toys", runs) == run
-    assert run.record.cluster and run.record.cluster.artifacts == url
+    assert ClusterRun.of(run) and ClusterRun.of(run).artifacts == url
     assert {status.state for status in run.statuses().values()} == {"waiting"}
 
 
@@ -112,8 +116,7 @@ def test_a_copy_in_another_bucket_is_read_there(
 
     run = open_bucket_run(there, open_store(there), runs)
 
-    assert run.record.cluster
-    found = places(run, open_store(run.record.cluster.store))
+    found = urls(run)
     assert found["report", "report"].startswith(there)
 
 
@@ -129,7 +132,7 @@ def test_what_is_no_run_is_refused(url: str, runs: Path) -> None:
         (RECORD, '"make_random"', '"../../../evil"'),
         (PLAN, '"make_random"', '"../../../evil"'),
         (PLAN, '"toy"', '"nothing"'),
-        (RECORD, '"cluster"', '"clutter"'),
+        (RECORD, '"artifacts"', '"artefacts"'),
     ],
 )
 def test_a_hostile_or_foreign_run_is_refused(
@@ -147,7 +150,7 @@ def test_a_hostile_or_foreign_run_is_refused(
 
 
 def test_another_run_of_the_same_name_is_left_alone(run: Run, url: str, runs: Path) -> None:
-    run.write_record(run.record.model_copy(update={"cluster": None}))
+    run.write_record(run.record.model_copy(update={"backend": "local", "artifacts": None}))
 
     with pytest.raises(UsageError, match="so is another run"):
         open_bucket_run(url, open_store(url), runs)
@@ -209,7 +212,7 @@ def test_a_report_keeps_the_title_that_its_runs_agree_on(
 ) -> None:
     other = open_bucket_run(url, open_store(url), tmp_path / "others")
     for one in (run, other):
-        pull(one, opener_of(one))
+        pull(one, Kubeflow(Settings()))
     entitle(run, "Mine")
     run, other = Run(run.folder), Run(other.folder)
 
@@ -267,16 +270,15 @@ def test_cells_that_a_submitted_run_took_from_another_are_pulled_and_bundled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A rerun with its report reads the cells that did not run again from the first run."""
-    assert run.record.cluster
-    found = places(run, open_store(run.record.cluster.store))
-    plan = rerun_plan(run, "measure_random_0", downstream=True, places=found)
+    found = urls(run)
+    plan = rerun_plan(run, "measure_random_0", found, downstream=True)
     again = bucket.write_down(plan, "again", Parent(run=run.id, steps=tuple(plan.steps)))
     source = bucket.folder / found["measure_random_0", "metrics"].removeprefix(f"{bucket.url}/")
     target = bucket.pipeline(plan) / "again" / "measure-random-0" / "id"
     shutil.copytree(source.parent, target)
     bucket.upload(minio_server, bucket.url.removeprefix("s3://"))
 
-    bundle = pull(again, opener_of(again), destination=tmp_path / "bundle").run
+    bundle = pull(again, Kubeflow(Settings()), destination=tmp_path / "bundle").run
     offline(monkeypatch)
     shutil.rmtree(bucket.runs)
 
@@ -290,15 +292,14 @@ def test_cells_that_a_submitted_run_took_from_another_are_pulled_and_bundled(
 def test_a_bundle_of_a_rerun_brings_the_tables_that_it_fills(
     bucket: Bucket, run: Run, minio_server: MinioServer, tmp_path: Path
 ) -> None:
-    assert run.record.cluster
-    found = places(run, open_store(run.record.cluster.store))
-    plan = rerun_plan(run, "measure_random_0", places=found)
+    found = urls(run)
+    plan = rerun_plan(run, "measure_random_0", found)
     again = bucket.write_down(plan, "again", Parent(run=run.id, steps=tuple(plan.steps)))
     source = bucket.folder / found["measure_random_0", "metrics"].removeprefix(f"{bucket.url}/")
     shutil.copytree(source.parent, bucket.pipeline(plan) / "again" / "measure-random-0" / "id")
     bucket.upload(minio_server, bucket.url.removeprefix("s3://"))
 
-    bundle = pull(again, opener_of(again), destination=tmp_path / "bundle").run
+    bundle = pull(again, Kubeflow(Settings()), destination=tmp_path / "bundle").run
     shutil.rmtree(bucket.runs)
 
     assert find_cell(bundle, "toys/random/short/0").is_there

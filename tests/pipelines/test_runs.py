@@ -10,9 +10,11 @@ import pytest
 
 from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
-from pipelines.find import find_run
+from pipelines.backends.local.backend import unfinished_run
 from pipelines.plan import Plan
-from pipelines.runs import Parent, Run, StepStatus, all_runs, create_run, unfinished_run
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, all_runs, create_run
+from pipelines.runs.record import Parent, StepStatus
 
 pytestmark = pytest.mark.usefixtures("world")
 

@@ -10,9 +10,9 @@ import pytest
 from components.core.errors import DataError, StoreError, UsageError
 from components.core.stage import Stage
 from components.core.store import open_store
-from pipelines.backends.sources import find_sources
+from pipelines.backends.local.sources import find_sources
 from pipelines.plan import Existing, Mounted, Plan
-from pipelines.runs import Run
+from pipelines.runs.folder import Run
 from tests.pipelines.conftest import Execute
 
 pytestmark = pytest.mark.usefixtures("world")

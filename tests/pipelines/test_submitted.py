@@ -10,16 +10,19 @@ import pytest
 from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
 from components.core.store import FolderStore
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.component import task_name
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.places import places
-from pipelines.cluster.submit import state_of, submit_plan
-from pipelines.derived import Places, fill_plan, rerun_plan
+from pipelines.backends.kubeflow.component import task_name
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.submit import state_of, submit_plan
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, build_plan, load_recipe
-from pipelines.runs import Parent, Run, all_runs
-from tests.pipelines.submitting import ROOT, Bucket
+from pipelines.runs.artifacts import Urls
+from pipelines.runs.fill import fill_plan
+from pipelines.runs.folder import Run, all_runs
+from pipelines.runs.record import Parent
+from pipelines.runs.rerun import rerun_plan
+from tests.pipelines.submitting import ROOT, Bucket, urls
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -27,28 +30,28 @@ REPORT, RANDOM, MOCO = "report", "measure_random_0", "measure_moco_in1m_0"
 
 
 @pytest.fixture(scope="module")
-def executed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Places]]:
+def executed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Urls]]:
     """The recipe of toys, submitted and executed once, and where its artifacts are."""
     folder = tmp_path_factory.mktemp("executed")
     bucket = Bucket(folder / "bucket", folder / "runs", url=str(folder / "bucket"))
     run, _ = bucket.submit(toys())
-    yield run, places(run, FolderStore(folder / "bucket"))
+    yield run, urls(run, FolderStore(folder / "bucket"))
 
 
 def toys(**options: Any) -> Plan:
     return build_plan(load_recipe("toys"), Options(scale="digits", **options))
 
 
-def without(found: Places, *steps: str) -> Places:
+def without(found: Urls, *steps: str) -> Urls:
     return {key: url for key, url in found.items() if key[0] not in steps}
 
 
-def test_nothing_is_left_of_a_table_that_is_full(executed: tuple[Run, Places]) -> None:
+def test_nothing_is_left_of_a_table_that_is_full(executed: tuple[Run, Urls]) -> None:
     assert not fill_plan(toys(), [executed]).steps
 
 
 def test_an_empty_cell_runs_its_step_on_what_is_there_and_the_report_anew(
-    executed: tuple[Run, Places],
+    executed: tuple[Run, Urls],
 ) -> None:
     run, found = executed
 
@@ -62,7 +65,7 @@ def test_an_empty_cell_runs_its_step_on_what_is_there_and_the_report_anew(
     assert cells["metrics.toys__moco_in1m__short__0"] == Existing(found[MOCO, "metrics"], "Metrics")
 
 
-def test_what_an_empty_cell_lacks_is_made_too(executed: tuple[Run, Places]) -> None:
+def test_what_an_empty_cell_lacks_is_made_too(executed: tuple[Run, Urls]) -> None:
     run, found = executed
 
     rest = fill_plan(toys(), [(run, without(found, RANDOM, "make_random"))])
@@ -71,17 +74,17 @@ def test_what_an_empty_cell_lacks_is_made_too(executed: tuple[Run, Places]) -> N
 
 
 def test_a_wider_table_takes_over_the_cells_that_were_measured(
-    executed: tuple[Run, Places],
+    executed: tuple[Run, Urls],
 ) -> None:
     rest = fill_plan(toys(trials=2), [executed])
 
     assert list(rest.steps) == ["measure_random_1", "measure_moco_in1m_1", REPORT]
 
 
-def test_a_cell_that_a_rerun_measured_is_filled(executed: tuple[Run, Places]) -> None:
+def test_a_cell_that_a_rerun_measured_is_filled(executed: tuple[Run, Urls]) -> None:
     """The rerun read an existing artifact, which stands for the step that made it."""
     run, found = executed
-    again = rerun_plan(run, RANDOM, places=found)
+    again = rerun_plan(run, RANDOM, found)
     rerun = Bucket(run.folder.parent / "other", run.folder.parent / "again").write_down(again, "2")
     made = {(RANDOM, port): f"s3://elsewhere/{port}" for port in ("model", "metrics")}
 
@@ -90,16 +93,16 @@ def test_a_cell_that_a_rerun_measured_is_filled(executed: tuple[Run, Places]) ->
     assert not filled.steps
 
 
-def test_a_rerun_reads_the_artifacts_of_the_run(executed: tuple[Run, Places]) -> None:
+def test_a_rerun_reads_the_artifacts_of_the_run(executed: tuple[Run, Urls]) -> None:
     run, found = executed
 
-    plan = rerun_plan(run, "make_random", downstream=True, places=found)
+    plan = rerun_plan(run, "make_random", found, downstream=True)
 
     assert list(plan.steps) == ["make_random", RANDOM, REPORT]
     cells = dict(plan.step(REPORT).sources())
     assert cells["metrics.toys__moco_in1m__short__0"] == Existing(found[MOCO, "metrics"], "Metrics")
     with pytest.raises(DataError, match="make_random --downstream` makes it first"):
-        rerun_plan(run, RANDOM, places=without(found, "make_random"))
+        rerun_plan(run, RANDOM, without(found, "make_random"))
 
 
 def test_the_checkpoints_of_a_stopped_step_are_found_beside_its_output(
@@ -107,8 +110,7 @@ def test_the_checkpoints_of_a_stopped_step_are_found_beside_its_output(
 ) -> None:
     bucket = Bucket(tmp_path / "bucket", runs)
     run = bucket.write_down(toys(), "run-1")
-    assert run.record.cluster
-    folder = tmp_path / "bucket" / ROOT / run.record.cluster.pipeline
+    folder = tmp_path / "bucket" / ROOT / ClusterRun.of(run).pipeline
     store = FolderStore(folder)
     state = folder / "run-1" / task_name(RANDOM) / "id-1" / "model.state"
     with pytest.raises(UsageError, match="left no checkpoint"):
@@ -118,7 +120,7 @@ def test_the_checkpoints_of_a_stopped_step_are_found_beside_its_output(
 
     url = state_of(run, RANDOM, store)
 
-    assert url == f"{run.record.cluster.artifacts}/{task_name(RANDOM)}/id-1/model.state"
+    assert url == f"{ClusterRun.of(run).artifacts}/{task_name(RANDOM)}/id-1/model.state"
     with pytest.raises(UsageError, match="did you mean 'measure_random_0'"):
         state_of(run, "measure_random_O", store)
     # One that already continues an attempt goes on with the same checkpoints.

@@ -11,12 +11,13 @@ import pytest
 from components.core.errors import ExitCode
 from components.core.stage import Stage
 from pipelines.__main__ import main
-from pipelines.backends.display import PlainDisplay
-from pipelines.backends.live import LiveDisplay
-from pipelines.backends.progress import Display
-from pipelines.find import find_run
+from pipelines.cli.display import PlainDisplay
+from pipelines.cli.live import LiveDisplay
 from pipelines.plan import Plan
-from pipelines.runs import Run, StepStatus, create_run
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, create_run
+from pipelines.runs.progress import Display
+from pipelines.runs.record import StepStatus
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -36,7 +37,7 @@ def run(toy: Stage[Any], runs: Path) -> Run:
 
 def show(display: Display, run: Run) -> None:
     """Tell a display of a step that waits, runs since a while, and was taken from a cache."""
-    display.start(run)
+    display.start(f"run {run.id}: 1 step", ["one"], run.record.created)
     display.changed("one", StepStatus(reason="no node can take it"))
     display.tick()
     since = datetime.now(UTC) - timedelta(minutes=5)
@@ -63,7 +64,7 @@ def test_a_terminal_shows_what_is_waited_for_and_since_when_a_step_runs(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr("pipelines.backends.live.REFRESH", 0.0)
+    monkeypatch.setattr("pipelines.cli.live.REFRESH", 0.0)
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: True)
     show(LiveDisplay(stream), run)

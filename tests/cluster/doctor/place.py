@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from pipelines.__main__ import main
-from pipelines.backends.cluster import ClusterOptions, pipeline_parameters
-from pipelines.cluster.connection import Cluster
-from pipelines.cluster.doctor import Site
-from pipelines.cluster.doctor.room import needs
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.doctor.capacity import needs
+from pipelines.backends.kubeflow.doctor.site import Site
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.parameters import pipeline_parameters
 from pipelines.recipes import Options, ScaleName, build_plan, load_recipe
 from tests.servers.cluster import TestCluster, restricted_pod, wait_for
 from tests.servers.minio import MinioServer

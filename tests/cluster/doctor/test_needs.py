@@ -6,8 +6,8 @@ import pytest
 
 from components.core.errors import ExitCode, MocoError
 from pipelines.__main__ import main
-from pipelines.cluster.connection import Cluster, cluster_options
-from pipelines.cluster.doctor import require
+from pipelines.backends.kubeflow.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.doctor import require
 from pipelines.recipes import Options, build_plan, load_recipe
 from tests.cluster.doctor.place import (
     DIGITS,

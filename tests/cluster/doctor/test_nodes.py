@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.backends.cluster import ClusterOptions, Toleration
-from pipelines.cluster.doctor.room import Need, Node, _node
+from pipelines.backends.kubeflow.doctor.capacity import Need, Node, _node
+from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
 
 
 @pytest.mark.parametrize(

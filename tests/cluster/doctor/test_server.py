@@ -12,7 +12,7 @@ import yaml
 
 from components.core.errors import ExitCode
 from pipelines.__main__ import main
-from pipelines.cluster.doctor.server import _host
+from pipelines.backends.kubeflow.doctor.server import _host
 from tests.cluster.doctor.place import Place, pipeline_server
 
 pytestmark = pytest.mark.timeout(900)

@@ -8,7 +8,7 @@ import yaml
 
 from components.core.errors import ExitCode
 from pipelines.__main__ import main
-from pipelines.cluster.doctor import CHECKS
+from pipelines.backends.kubeflow.doctor import CHECKS
 from tests.charts.chart import CHART
 from tests.cluster.doctor.place import (
     DIGITS,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-from pipelines.backends.cluster import ClusterOptions
-from pipelines.backends.kfp import compile_plan
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.recipes import Options, ScaleName, build_plan, load_recipe, recipe_names
 from tests.pipelines.golden.summary import summarise
 

@@ -1,0 +1,1 @@
+"""Runs plans on Kubeflow Pipelines: compiled, submitted, followed, diagnosed."""

@@ -1,0 +1,242 @@
+"""Runs plans on a cluster with Kubeflow Pipelines; a run goes on when `start` has returned."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from components.core.errors import ClusterError, MocoError, StoreError
+from components.core.log import names_secret
+from components.core.store import Store, is_remote, open_store
+from pipelines.backends.base import POD_SECONDS, Backend, Request, Settings, Whereabouts
+from pipelines.backends.findings import Finding
+from pipelines.backends.kubeflow.artifacts import earlier_runs, find_artifacts
+from pipelines.backends.kubeflow.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.podlogs import RunFollower, attempts, pods_of_run, pods_of_step
+from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.server import Server
+from pipelines.backends.kubeflow.status import progress, refresh
+from pipelines.backends.kubeflow.submit import retry, state_of, submit_plan
+from pipelines.plan import Plan
+from pipelines.runs.artifacts import StoredArtifacts
+from pipelines.runs.folder import Run, writable_runs_folder
+from pipelines.runs.logs import Event, Follower, StepLog
+from pipelines.runs.progress import Display
+from pipelines.runs.record import Parent
+
+GONE = (
+    "nothing is left of its log. Its pods are gone, as a cluster removes them some time after a "
+    "run, and the store has no copy: Kubeflow makes one when a step ends by itself, unless its "
+    "server has PUBLISH_LOGS=false"
+)
+
+
+class Kubeflow(Backend):
+    """Kubeflow Pipelines on the cluster that the settings name; a run's own namespace in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._clusters: dict[str | None, Cluster | MocoError] = {}
+        self._opening = threading.Lock()
+        self._examined: ClusterOptions | None = None
+        self._credentials: list[str] = []
+
+    def cluster(self, run: Run | None = None) -> Cluster:
+        """Return the cluster; for a run with its namespace. It is asked for its options once.
+
+        Raises:
+            UsageError, ConfigError: if an option is wrong.
+            ClusterError: if the cluster does not answer.
+        """
+        namespace = ClusterRun.of(run).namespace if run else None
+        with self._opening:
+            if namespace not in self._clusters:
+                try:
+                    self._clusters[namespace] = Cluster(cluster_options(self._values(namespace)))
+                except MocoError as error:  # the next run would wait for the same answer
+                    self._clusters[namespace] = error
+        cluster = self._clusters[namespace]
+        if isinstance(cluster, MocoError):
+            raise cluster
+        return cluster
+
+    def start(self, request: Request, display: Display) -> Run:
+        """Submit a plan: compiled, uploaded, started."""
+        source = request.source
+        cluster = self.cluster(source)
+        options = cluster.options
+        # Kubeflow's cache would hand a rerun back what the step made before.
+        update = {
+            "claims": {**options.claims, **request.data},
+            "cache": options.cache and request.reuse,
+        }
+        cluster = Cluster(options.model_copy(update=update))
+        parent = None
+        if source:
+            states = {}
+            if request.resume:
+                store = cluster.store(ClusterRun.of(source).store)
+                states = {request.resume: state_of(source, request.resume, store)}
+            parent = Parent(run=source.id, steps=tuple(request.plan.steps), states=states)
+        if request.checks:
+            from pipelines.backends.kubeflow.doctor import require
+
+            require(cluster, request.plan, request.parameters)
+        return submit_plan(
+            request.plan,
+            cluster,
+            writable_runs_folder(),
+            parent=parent,
+            parameters=request.parameters,
+        )
+
+    def retry(self, run: Run, display: Display) -> None:
+        """Ask the platform for its own retry."""
+        retry(run, self.cluster(run))
+
+    def cancel(self, run: Run) -> str:
+        """Stop a run; its steps lose what they did since their last checkpoint."""
+        Server(self.cluster(run)).terminate(ClusterRun.of(run))
+        return (
+            f"{run.id} is being stopped. `moco rerun {run.id} STEP --continue` goes on with a\n"
+            "step from its last checkpoint."
+        )
+
+    def refresh(self, run: Run) -> None:
+        """Ask the server, the workflow, the pods and the store."""
+        refresh(run, self.cluster(run))
+
+    def progress(self, run: Run) -> Iterable[tuple[str, Event]]:
+        """Read the ends of the logs of the pods that run."""
+        return progress(run, self.cluster(run)).items()
+
+    def logs(self, run: Run, steps: Sequence[str]) -> Iterator[tuple[str, StepLog]]:
+        """Yield the logs of the pods that still exist, and the store's copies of others."""
+        cluster = self.cluster(run)
+        pods = pods_of_run(cluster, ClusterRun.of(run))
+        for step in steps:
+            note = _why_silent(run, step)
+            if note and not pods_of_step(pods, step):
+                yield step, StepLog(note=note)
+                continue
+            try:
+                left = attempts(run, step, cluster, pods)
+            except (ClusterError, StoreError) as error:
+                yield step, StepLog(note=f"{step}: its log cannot be read: {error}")
+                continue
+            yield step, StepLog(left, "" if left else f"{step}: {GONE}")
+
+    def follow(self, run: Run, steps: Sequence[str]) -> Follower:
+        """Follow the pods of steps; what has ended without leaving one is read from the store."""
+        cluster, place = self.cluster(run), ClusterRun.of(run)
+        pods = pods_of_run(cluster, place)
+        over = [step for step in steps if run.status(step).state not in ("waiting", "running")]
+        gone = [step for step in over if not pods_of_step(pods, step)]
+        return RunFollower(cluster, place, steps, gone)
+
+    def artifacts(self, run: Run) -> StoredArtifacts:
+        """Find the artifacts of a run in its store."""
+
+        def opener(url: str) -> Store:
+            return self.store(url, run)
+
+        return find_artifacts(run, opener(ClusterRun.of(run).store), opener)
+
+    def store(self, url: str, run: Run) -> Store:
+        """Open a store: as the environment says where and who, or as the cluster does."""
+        if not is_remote(url) or _names_a_store():
+            return open_store(url)
+        try:
+            return self.cluster(run).store(url)
+        except ClusterError as error:
+            raise ClusterError(
+                f"{error}\nThe store can also be read without the cluster: set MOCO_S3_ENDPOINT, "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+
+    def earlier(self, plan: Plan) -> list[tuple[Run, StoredArtifacts]]:
+        """Return all runs of a plan's pipeline, those that others submitted included."""
+        return earlier_runs(plan, self.cluster())
+
+    def whereabouts(self, run: Run) -> Whereabouts:
+        """Name its id, its namespace and its page."""
+        place = ClusterRun.of(run)
+        lines = [f"on the cluster: run {place.run} in namespace {place.namespace}"]
+        if place.server.startswith("http"):
+            page = f"{place.server.rstrip('/')}/#/runs/details/{place.run}"
+            lines.append(f"in Kubeflow's pages: {page}")
+        return Whereabouts(place.namespace, tuple(lines))
+
+    def doctor(
+        self,
+        plan: Plan | None = None,
+        *,
+        data: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        run: Run | None = None,
+        pod_seconds: float | None = None,
+    ) -> Iterator[Finding]:
+        """Check the cluster from here, and by short pods from inside."""
+        from pipelines.backends.kubeflow.doctor import examine
+        from pipelines.backends.kubeflow.doctor.site import Site
+
+        namespace = None
+        with suppress(MocoError):  # a damaged record does not tell
+            namespace = ClusterRun.of(run).namespace if run else None
+        values = self._values(namespace)
+        site = Site(
+            cluster=Cluster(cluster_options(values, ask=False)),
+            plan=plan,
+            parameters=parameters or {},
+            given=values,
+            claims=data or {},
+            pods=pod_seconds is not None,
+            pod_seconds=pod_seconds or POD_SECONDS,
+        )
+        for finding in examine(site):
+            yield finding
+            if (finding.check, finding.state) == ("secret", "ok"):
+                with suppress(MocoError):
+                    self._credentials = [*site.cluster.store_credentials().values()]
+        self._examined = site.options
+
+    def facts(self) -> dict[str, Any]:
+        """Return the cluster's options."""
+        return self._examined.model_dump(mode="json") if self._examined else {}
+
+    def secrets(self) -> list[str]:
+        """Return the store's credentials, and what somebody may have given in place of a name."""
+        stock, options = ClusterOptions(), self._examined or ClusterOptions()
+        given = [
+            str(getattr(options, name))
+            for name in ClusterOptions.model_fields
+            if names_secret(name) and getattr(options, name) != getattr(stock, name)
+        ]
+        return given + self._credentials
+
+    def _values(self, namespace: str | None) -> Sequence[str]:
+        values = self.settings.cluster
+        return (f"namespace={namespace}", *values) if namespace else values
+
+
+BACKEND = Kubeflow
+
+
+def _why_silent(run: Run, step: str) -> str | None:
+    """Say why a step has said nothing, if it has not."""
+    status = run.status(step)
+    if status.state == "reused":
+        return f"{step} did not run: its outputs are {status.reason}; the run that made them has it"
+    if status.attempt:
+        return None
+    reason = f": {status.reason.splitlines()[-1]}" if status.reason else ""
+    return f"{step} has said nothing: it is {status.state}{reason}"
+
+
+def _names_a_store() -> bool:
+    """Say whether the environment says where the store is, and who asks."""
+    endpoint = ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    credentials = ("AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY", "AWS_PROFILE")
+    return all(any(os.environ.get(name) for name in names) for names in (endpoint, credentials))

@@ -1,0 +1,150 @@
+"""A step's stage as a Kubeflow container component: its own command line, with placeholders."""
+
+import json
+import re
+from collections.abc import Mapping
+
+from components.core.config import Config
+from components.core.stage import Kind, Mount
+from components.core.stage import Source as Bound
+from pipelines.backends.kubeflow.parameters import parameter_of, placeholder
+from pipelines.backends.kubeflow.pod import IMAGE, Pod, mount_path
+from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follower_argv
+from pipelines.plan import Mounted, Source, Step
+
+ARTIFACT_TYPES: dict[Kind, str] = {
+    "Dataset": "Dataset",
+    "Model": "Model",
+    "Metrics": "Metrics",
+    "Report": "Artifact",
+    "HTML": "HTML",
+}
+CHANGES = "changes"  # parameter with JSON: where a step's config differs from its component's
+EXECUTOR_INPUT = "{{$}}"
+
+
+def component_text(
+    step: Step,
+    base: Config,
+    pod: Pod,
+    *,
+    state: str | None = None,
+    job: TrainJobConfig | None = None,
+) -> str:
+    """Write the component of a step: text for `kfp.components.load_component_from_text`.
+
+    Its name is the step's, because that of the task follows, and with it the
+    place of its artifacts in the store: `ROOT/PIPELINE/RUN/TASK/ID/PORT`.
+
+    Args:
+        step: The step.
+        base: Config that all steps of its stage say their changes of.
+        pod: What its container asks of the cluster.
+        state: URL of an earlier attempt's in-flight state that it continues.
+        job: Of a step of several nodes: its container follows this TrainJob, whose pods run the
+            step's own command.
+
+    Raises:
+        ValueError: if ports and keys of the step make the same name twice.
+    """
+    artifacts = artifact_inputs(step)
+    texts = (CHANGES, IMAGE, *(job_parameters(job) if job else ()))
+    inputs = [{"name": name, "type": "String"} for name in texts]
+    inputs += [
+        {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
+        for name, port in artifacts
+    ]
+    names = [one["name"] for one in inputs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
+    # `python -m MODULE` is the command, the options are its arguments.
+    if job is None:
+        python, module, *arguments = step_argv(step, base, state)
+    else:
+        argv = step_argv(step, base, state, remote=True)
+        python, module, *arguments = follower_argv(job, argv, EXECUTOR_INPUT)
+    document = {
+        "name": step.name,
+        "description": step.stage.summary,
+        "inputs": inputs,
+        "outputs": [
+            {"name": name, "type": ARTIFACT_TYPES[port.kind]}
+            for name, port in step.stage.outputs.items()
+        ],
+        "implementation": {
+            "container": {
+                "image": pod.image,
+                "command": ["python", python, module],
+                "args": arguments,
+                "env": pod.environment,
+            }
+        },
+    }
+    return json.dumps(document)  # JSON is YAML
+
+
+def step_argv(
+    step: Step, base: Config, state: str | None = None, *, remote: bool = False
+) -> list[str]:
+    """Build the command line of a step with what the launcher replaces in place of values.
+
+    Args:
+        step: The step.
+        base: Config that all steps of its stage say their changes of.
+        state: URL of an earlier attempt's in-flight state that it continues.
+        remote: Whether it runs in other pods than the launcher's: with URLs for paths, and
+            without the launcher's description of the task.
+    """
+    place = "uri" if remote else "path"
+    outputs = {
+        name: f"{{{{$.outputs.artifacts['{name}'].{place}}}}}" for name in step.stage.outputs
+    }
+    # State lies beside the URI of the first output: a pod that is started again, and the
+    # platform's retry of a failed run, get the same URI.
+    first = next(iter(step.stage.outputs))
+    state = state or f"{{{{$.outputs.artifacts['{first}'].uri}}}}.state"
+    return step.stage.argv(
+        base,
+        {
+            port: {key: _bound(f"{port}.{key}", one, place) for key, one in bound.items()}
+            if isinstance(bound, Mapping)
+            else _bound(port, bound, place)
+            for port, bound in step.inputs.items()
+        },
+        outputs,
+        state=state if step.stage.resumable else None,
+        executor_input=None if remote else EXECUTOR_INPUT,
+        changes=placeholder(CHANGES),
+    )
+
+
+def job_parameters(job: TrainJobConfig) -> list[str]:
+    """Return the pipeline's parameters, but the image, that a TrainJob has placeholders of."""
+    pod = job.pod
+    texts = [*pod.claims.values(), *(field.secret for field in pod.secrets.values())]
+    return list(dict.fromkeys(name for text in texts if (name := parameter_of(text))))
+
+
+def artifact_inputs(step: Step) -> list[tuple[str, str]]:
+    """Return the inputs that are artifacts: name in the component, `PORT` or `PORT.KEY`."""
+    return [
+        (input_name(port), port)
+        for port, source in step.sources()
+        if not isinstance(source, Mounted)
+    ]
+
+
+def input_name(port: str) -> str:
+    """Name the component's input for `PORT` or `PORT.KEY`."""
+    return port.replace(".", "_")
+
+
+def task_name(step: str) -> str:
+    """Return what Kubeflow Pipelines calls the task of a step, and its folder in the store."""
+    return re.sub("[^a-z0-9]+", "-", step).strip("-")
+
+
+def _bound(port: str, source: Source, place: str) -> Bound:
+    if isinstance(source, Mounted):
+        return Mount(mount_path(source.name))
+    return f"{{{{$.inputs.artifacts['{input_name(port)}'].{place}}}}}"

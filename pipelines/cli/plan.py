@@ -1,0 +1,120 @@
+"""`moco plan`: what a recipe would do on this machine, before anything is spent."""
+
+from typing import Any
+
+from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
+from pipelines.backends.local.machine import this_machine
+from pipelines.backends.local.reuse import ReuseIndex
+from pipelines.backends.local.sources import find_sources
+from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, pairs
+from pipelines.cli.output import print_json, print_table, say
+from pipelines.plan import Plan
+from pipelines.runs.folder import runs_folder
+from pipelines.tables import filled_cells, report_config
+from pipelines.words import duration, number, size
+
+
+def plan(
+    recipe: RecipeName,
+    /,
+    *,
+    options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
+    data: Data = (),
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Show what a recipe would run and reuse, and what it may cost.
+
+    Nothing is started. Costs are those of earlier runs of the same stage at the
+    same scale, or what a stage's config states.
+    """
+    built = options.plan(recipe)
+    folders = pairs("--data", data, "NAME=FOLDER")
+    runs = runs_folder()
+    machine = this_machine(jobs)
+    sources = find_sources(built, folders, runs, complete=False)
+    forecasts = forecast(built, sources, machine, ReuseIndex(runs))
+    seconds = wall_seconds(built, forecasts, machine)
+    running = {name: one.estimate for name, one in forecasts.items() if one.action == "run"}
+    hours = [estimate.gpu_hours for estimate in running.values()]
+    sizes = [estimate.size for estimate in running.values()]
+    if json:
+        print_json(
+            {
+                "recipe": built.name,
+                "scale": built.scale,
+                "steps": [_step_facts(built, name, one) for name, one in forecasts.items()],
+                "cells": sorted(filled_cells(built)),
+                "data": built.mounts(),
+                "seconds": seconds,
+                "gpu_hours": None if None in hours else sum(filter(None, hours)),
+                "bytes": None if None in sizes else sum(filter(None, sizes)),
+            }
+        )
+        return
+    print_table(
+        ["step", "stage", "", "time", "GPU hours", "bytes", "why"],
+        [
+            [
+                name,
+                built.step(name).stage.name,
+                one.action,
+                duration(one.estimate.seconds) if one.action == "run" else "",
+                _hours(one.estimate.gpu_hours) if one.action == "run" else "",
+                size(one.estimate.size) if one.action == "run" else "",
+                one.why,
+            ]
+            for name, one in forecasts.items()
+        ],
+        right=["time", "GPU hours", "bytes"],
+    )
+    say()
+    reused = len(forecasts) - len(running)
+    say(f"{number(len(forecasts), 'step')}: {len(running)} to run, {reused} reused.")
+    if running:
+        stated = {e.basis for e in running.values() if e.gpu_hours and e.basis.startswith("of ")}
+        say(
+            f"On this machine {'an unknown time' if seconds is None else duration(seconds)} "
+            f"with {machine.jobs} at a time; "
+            f"{_total(hours, _hours)} GPU hours{''.join(f' {one}' for one in sorted(stated))}; "
+            f"{_total(sizes, size)} written."
+        )
+    _print_cells(built)
+    missing = [name for name in built.mounts() if name not in folders]
+    if missing:
+        given = " ".join(f"--data {name}=FOLDER" for name in missing)
+        say(f"To run it, add the data sets: {given}")
+
+
+def _step_facts(plan: Plan, name: str, one: Forecast) -> dict[str, Any]:
+    step = plan.step(name)
+    return {
+        "name": name,
+        "stage": step.stage.name,
+        "action": one.action,
+        "why": one.why,
+        "seconds": one.estimate.seconds,
+        "gpu_hours": one.estimate.gpu_hours,
+        "bytes": one.estimate.size,
+        "basis": one.estimate.basis,
+    }
+
+
+def _print_cells(plan: Plan) -> None:
+    cells = filled_cells(plan)
+    for table in report_config(plan).tables:
+        keys = [key for key in cells if key.startswith(f"{table.key}__")]
+        rows = [r.key for r in table.rows if any(k.split("__")[1] == r.key for k in keys)]
+        if keys:
+            say(f"Fills {number(len(keys), 'cell')} of {table.section}: {', '.join(rows)}.")
+
+
+def _hours(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.3g}"
+
+
+def _total(values: list[Any], show: Any) -> str:
+    known = [value for value in values if value is not None]
+    unknown = len(values) - len(known)
+    more = f" (and {unknown} not known)" if unknown else ""
+    return f"{show(sum(known))}{more}"

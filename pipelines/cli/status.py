@@ -1,0 +1,157 @@
+"""`moco status`: what runs did, here and on clusters, once or until they end."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from components.core.errors import ClusterError, ExitCode, UsageError
+from pipelines.backends import backend_of
+from pipelines.backends.base import Backend, Settings
+from pipelines.backends.refreshing import refresh_all
+from pipelines.cli.options import ClusterValues, Json, RunName
+from pipelines.cli.output import print_json, print_table, say, tell
+from pipelines.cli.watch import watch
+from pipelines.runs.find import find_run
+from pipelines.runs.folder import Run, all_runs, runs_folder
+from pipelines.runs.progress import MARKS, reused_from
+from pipelines.runs.record import DONE, RECORD, RunRecord, StepStatus
+from pipelines.words import duration, number
+
+
+def status(
+    run: RunName | None = None,
+    /,
+    *,
+    live: Annotated[
+        bool, Parameter(name="--watch", help="Show the run until it ends; exit with its code.")
+    ] = False,
+    cluster: ClusterValues = (),
+    json: Json = False,
+) -> int:
+    """List the runs, or the steps of one."""
+    runs = runs_folder()
+    if run is None:
+        if live:
+            raise UsageError("--watch shows one run; name it")
+        found = all_runs(runs)
+        _hear_of_all(found, cluster)
+        _list_runs(found, json)
+        return ExitCode.OK
+    named = find_run(run, runs)
+    backend = backend_of(named, Settings(cluster))
+    if live:
+        return watch(named, backend)
+    _hear_of(named, backend)
+    _show_run(named, backend, json)
+    return ExitCode.OK
+
+
+def _hear_of(run: Run, backend: Backend) -> None:
+    """Ask how a run goes; if that cannot be had, say how old the last answer is."""
+    if run.state == "finished":
+        return
+    try:
+        backend.refresh(run)
+    except ClusterError as error:
+        tell(f"last heard of at {_heard(run)}: {error}")
+
+
+def _hear_of_all(runs: list[Run], values: tuple[str, ...]) -> None:
+    """Ask how the runs go that have not ended, all at once and for a short time."""
+    going = [run for run in runs if run.state == "running"]
+    for run, why in refresh_all(going, Settings(values)).items():
+        tell(f"{run.id} was last heard of at {_heard(run)}: {why}")
+
+
+def _heard(run: Run) -> str:
+    """Say when a submitted run's state was written down."""
+    moment = datetime.fromtimestamp((run.folder / RECORD).stat().st_mtime, UTC)
+    return _local(moment)
+
+
+def _list_runs(runs: list[Run], json: bool) -> None:
+    if json:
+        print_json([_run_facts(run) for run in runs])
+        return
+    if not runs:
+        say(f"No runs in {runs_folder()}. `moco run first_look --scale digits` makes one.")
+        return
+    rows = []
+    for run in runs:
+        record = run.record
+        states = [one.state for one in run.statuses().values()]
+        done = sum(state in DONE for state in states)
+        origin = f"rerun of {record.parent.run}" if record.parent else ""
+        rows.append(
+            [
+                run.id,
+                record.scale,
+                run.state,
+                f"{done}/{len(states)}",
+                _local(record.created),
+                duration(_took(record)),
+                backend_of(run, Settings()).whereabouts(run).place,
+                origin,
+            ]
+        )
+    titles = ["run", "scale", "state", "steps", "started", "took", "where", ""]
+    print_table(titles, rows, ["steps", "took"])
+
+
+def _show_run(run: Run, backend: Backend, json: bool) -> None:
+    if json:
+        print_json(_run_facts(run))
+        return
+    record, statuses = run.record, run.statuses()
+    origin = f", a rerun of {record.parent.run}" if record.parent else ""
+    say(f"{run.id} ({record.plan}, {record.scale} scale{origin}): {run.state}")
+    for line in backend.whereabouts(run).lines:
+        say(f"  {line}")
+    for name, folder in record.mounts.items():
+        say(f"  data {name}: {folder}")
+    print_table(
+        ["", "step", "state", "time", "attempt", ""],
+        [
+            [
+                MARKS[one.state],
+                name,
+                one.state,
+                duration(one.seconds) if one.started and one.state != "reused" else "",
+                str(one.attempt) if one.attempt > 1 else "",
+                _remark(one),
+            ]
+            for name, one in statuses.items()
+        ],
+        right=["time"],
+    )
+    for name, one in statuses.items():
+        if one.state == "failed":
+            say(f"\n{name}, exit code {one.exit_code}; its last lines:")
+            say("\n".join(f"    {line}" for line in one.reason.splitlines()))
+            say(f"  all of them: moco logs {run.id} {name}")
+
+
+def _remark(one: StepStatus) -> str:
+    if one.state == "reused":
+        return reused_from(one)
+    if one.state == "failed":
+        return f"exit code {one.exit_code}"
+    if one.state == "finished" and one.left_out:
+        return f"without {number(len(one.left_out), 'input')}: {', '.join(one.left_out)}"
+    told = one.state in ("waiting", "running", "skipped") and one.reason
+    return one.reason.splitlines()[-1] if told else ""
+
+
+def _run_facts(run: Run) -> dict[str, object]:
+    record = run.record.model_dump(mode="json")
+    steps = {name: one.model_dump(mode="json") for name, one in run.statuses().items()}
+    return {**record, "state": run.state, "folder": str(run.folder), "steps": steps}
+
+
+def _took(record: RunRecord) -> float | None:
+    return (record.ended - record.created).total_seconds() if record.ended else None
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"

@@ -1,1 +1,0 @@
-"""Runs on a cluster: submitted, followed, pulled."""
