@@ -199,6 +199,7 @@ def create_run(
     mounts: Mapping[str, str] | None = None,
     parent: Parent | None = None,
     *,
+    backend: str = "local",
     executed_here: bool = True,
 ) -> Run:
     """Make the folder of a new run.
@@ -208,6 +209,7 @@ def create_run(
         plan: The plan.
         mounts: Folders of the mounted data sets.
         parent: The run that a rerun comes from.
+        backend: What makes it run.
         executed_here: Whether a process of this machine executes it, and holds its lock meanwhile.
 
     Raises:
@@ -236,6 +238,7 @@ def create_run(
             steps=tuple(plan.steps),
             mounts=dict(mounts or {}),
             parent=parent,
+            backend=backend,
         )
     )
     return run

@@ -1,12 +1,14 @@
 """Reads the logs of steps: JSON lines, and whatever else a process wrote."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 Event = dict[str, Any]
+PAUSE = 0.3  # seconds between two looks at this machine's own files
 
 _QUIET = ("event", "level", "timestamp", "logger", "exception")
 
@@ -137,6 +139,27 @@ class LogFollower:
         for line in lines:
             if line.strip():
                 yield parse_line(line.decode("utf-8", "replace"))
+
+
+class FolderFollower:
+    """Follows logs that are files of this machine, by step."""
+
+    ended: Sequence[str] = ()
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.logs = {step: LogFollower(path) for step, path in paths.items()}
+
+    def news(self, rest: bool = False) -> Iterator[tuple[str, Event]]:
+        """Yield what is new, without waiting."""
+        for step, log in self.logs.items():
+            for event in log.read(rest=rest):
+                yield step, event
+
+    def read(self, rest: bool = False) -> Iterator[tuple[str, Event]]:
+        """Yield what is new, and wait a while for more."""
+        yield from self.news(rest)
+        if not rest:
+            time.sleep(PAUSE)
 
 
 def _traceback(exception: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import components
+import pipelines.backends
 import pipelines.recipes
 from components.core.stage import Stage, load_stage
 from pipelines.backends.local.execute import execute
@@ -31,6 +32,8 @@ def world() -> Iterator[Path]:
         patch.setattr(components, "__path__", [*components.__path__, str(WORLD / "components")])
         recipes = [*pipelines.recipes.__path__, str(WORLD / "recipes")]
         patch.setattr(pipelines.recipes, "__path__", recipes)
+        backends = [*pipelines.backends.__path__, str(WORLD / "backends")]
+        patch.setattr(pipelines.backends, "__path__", backends)
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # steps start twice as fast
         yield WORLD

@@ -12,7 +12,7 @@ from pipelines.backends.kubeflow.component import task_name
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.options import BUCKET_SCHEMES, require_digests
 from pipelines.backends.kubeflow.parameters import pipeline_parameters
-from pipelines.backends.kubeflow.record import ClusterRun
+from pipelines.backends.kubeflow.record import NAME, ClusterRun
 from pipelines.backends.kubeflow.server import Server
 from pipelines.plan import Plan
 from pipelines.runs.folder import Run, create_run, forget_run
@@ -55,7 +55,7 @@ def submit_plan(
         if words := too_large(plan, size, cluster.options):
             raise UsageError(words)
         pipeline, version = server.upload(pipeline_name(plan), compiled)
-    run = create_run(runs, plan, parent=parent, executed_here=False)
+    run = create_run(runs, plan, parent=parent, backend=NAME, executed_here=False)
     try:
         started = server.start(run.id, pipeline, version, parameters)
     except BaseException:

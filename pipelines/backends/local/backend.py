@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +25,20 @@ from pipelines.runs.folder import (
     runs_folder,
     writable_runs_folder,
 )
-from pipelines.runs.logs import AttemptLog, Event, Follower, LogFollower, StepLog, read_log
+from pipelines.runs.logs import (
+    PAUSE,
+    AttemptLog,
+    Event,
+    FolderFollower,
+    Follower,
+    StepLog,
+    read_log,
+)
 from pipelines.runs.progress import Display
 from pipelines.runs.record import DONE, LOCK, STATE, Parent, StepStatus
 from pipelines.words import number
 
 NAME = "local"
-PAUSE = 0.3  # seconds between two looks at this machine's own files
 
 
 class Local(Backend):
@@ -59,7 +64,7 @@ class Local(Backend):
             steps = number(len(plan.steps), "step")
             display.note(f"continuing {run.id}, {done} of {steps} done")
         else:
-            run = create_run(runs, plan, mounts, parent)
+            run = create_run(runs, plan, mounts, parent, backend=NAME)
         if request.source and request.resume:
             hand_over(request.source, run, request.resume, sources)
         execute(run, sources, machine, display)
@@ -84,7 +89,9 @@ class Local(Backend):
     def progress(self, run: Run) -> Iterable[tuple[str, Event]]:
         """Return what steps have said since they were asked last."""
         if run not in self._followers:
-            self._followers[run] = FolderFollower(run, run.record.steps)
+            self._followers[run] = FolderFollower(
+                {step: run.log(step) for step in run.record.steps}
+            )
         return self._followers[run].news()
 
     def logs(self, run: Run, steps: Sequence[str]) -> Iterator[tuple[str, StepLog]]:
@@ -100,7 +107,7 @@ class Local(Backend):
 
     def follow(self, run: Run, steps: Sequence[str]) -> Follower:
         """Follow the logs of steps."""
-        return FolderFollower(run, steps)
+        return FolderFollower({step: run.log(step) for step in steps})
 
     def artifacts(self, run: Run) -> StoredArtifacts:
         """Return the finished artifacts in a run's folder; a damaged one is none."""
@@ -146,30 +153,6 @@ class Local(Backend):
 
 
 BACKEND = Local
-
-
-@dataclass
-class FolderFollower:
-    """Follows the logs of steps in the folder of a run."""
-
-    run: Run
-    steps: Sequence[str]
-    ended: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        self.logs = {step: LogFollower(self.run.log(step)) for step in self.steps}
-
-    def news(self, rest: bool = False) -> Iterator[tuple[str, Event]]:
-        """Yield what is new, without waiting."""
-        for step, log in self.logs.items():
-            for event in log.read(rest=rest):
-                yield step, event
-
-    def read(self, rest: bool = False) -> Iterator[tuple[str, Event]]:
-        """Yield what is new, and wait a while for more."""
-        yield from self.news(rest)
-        if not rest:
-            time.sleep(PAUSE)
 
 
 def unfinished_run(
