@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERSION = PROJECT["project"]["version"]
 
 
 def test_the_citation_and_the_changelog_know_the_version() -> None:
@@ -28,6 +29,24 @@ def test_a_commit_passes_what_make_check_runs() -> None:
     checks = re.findall(r"^\t\$\(BIN\)/(.+?)(?: images/\*/Dockerfile)?$", commands, re.MULTILINE)
     assert set(checks) == entries
     assert re.search(r"^check: lint types contracts", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_picture_of_the_packages_is_that_of_the_contracts() -> None:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    layers = {
+        contract["layers"][0].partition(".")[0]: contract["layers"]
+        for contract in contracts
+        if contract["type"] == "layers"
+    }
+    picture = []
+    for folder in ("pipelines", "components"):
+        for row, layer in enumerate(layers[folder]):
+            names = layer.replace(f"{folder}.", "").replace(" | ", "  ")
+            picture.append(f"    {'' if row else f'{folder}/':<13}{names}")
+    packages = {path.parent.name for path in (ROOT / "components").glob("*/__init__.py")}
+
+    assert "\n".join(picture) in (ROOT / "README.md").read_text()
+    assert packages == set(re.findall(r"\w+", " ".join(picture[7:]))) - {"components"}
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -102,8 +102,8 @@ class Pod(Config):
 
     def limits(self) -> dict[str, str]:
         """Return what it may use, by the resource names of nodes."""
-        limits = {"cpu": self.cpus, "memory": self.memory}
-        return limits if self.gpus == "0" else {**limits, self.accelerator: self.gpus}
+        gpus = {} if self.gpus == "0" else {self.accelerator: self.gpus}
+        return {**gpus, "cpu": self.cpus, "memory": self.memory}
 
     def requests(self) -> dict[str, str]:
         """Return what it must be given."""
