@@ -153,13 +153,13 @@ class Plan:
 
     def layouts(self) -> list[tuple[str, str]]:
         """Return each mounted data set with each layout that a step reads it in."""
-        found = {
+        layouts = {
             (source.name, layout)
             for step in self
             for port, layout in step.config.layouts().items()
             if isinstance(source := step.inputs.get(port), Mounted)
         }
-        return sorted(found)
+        return sorted(layouts)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps.values())
@@ -172,7 +172,7 @@ class Plan:
                 "stage": step.stage.name,
                 "config": json.loads(step.config.to_json()),
                 "inputs": {
-                    port: {key: _as_json(one) for key, one in bound.items()}
+                    port: {key: _as_json(source) for key, source in bound.items()}
                     if isinstance(bound, Mapping)
                     else _as_json(bound)
                     for port, bound in step.inputs.items()
@@ -197,7 +197,7 @@ class Plan:
                 inputs = {
                     port: _from_json(bound)
                     if "source" in bound
-                    else {key: _from_json(one) for key, one in bound.items()}
+                    else {key: _from_json(source) for key, source in bound.items()}
                     for port, bound in step["inputs"].items()
                 }
                 plan.add(stage, step["name"], parse_config(stage.config, step["config"]), **inputs)

@@ -108,7 +108,7 @@ class Bundle:
                 "platform": platform.platform(),
                 "system": _first_line(OS_RELEASE, "PRETTY_NAME="),
                 "driver": _first_line(DRIVER),
-                "packages": dict(sorted(packages.items(), key=lambda one: one[0].lower())),
+                "packages": dict(sorted(packages.items(), key=lambda package: package[0].lower())),
             },
         )
         machine = this_machine()
@@ -203,11 +203,11 @@ class Bundle:
 
 def _packages() -> dict[str, str]:
     """Return the versions of all that is installed, also where an installation is broken."""
-    found = {}
+    versions = {}
     for package in importlib.metadata.distributions():
         with suppress(KeyError, AttributeError, TypeError):
-            found[str(package.name)] = str(package.version)
-    return found
+            versions[str(package.name)] = str(package.version)
+    return versions
 
 
 def _private(path: str, flags: int) -> int:
@@ -225,8 +225,8 @@ def _first_line(path: Path, start: str = "") -> str | None:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
-    found = next((line for line in lines if line.startswith(start)), None)
-    return found.removeprefix(start).strip('"') if found else None
+    first = next((line for line in lines if line.startswith(start)), None)
+    return first.removeprefix(start).strip('"') if first else None
 
 
 def _free(folder: Path) -> int | None:

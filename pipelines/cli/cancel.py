@@ -10,5 +10,5 @@ from pipelines.runs.folder import runs_folder
 
 def cancel(run: RunName, /, *, cluster: ClusterValues = ()) -> None:
     """Stop a run; its finished steps stay, and the same command or a rerun goes on from there."""
-    found = find_run(run, runs_folder())
-    say(backend_of(found, Settings(cluster)).cancel(found))
+    named = find_run(run, runs_folder())
+    say(backend_of(named, Settings(cluster)).cancel(named))

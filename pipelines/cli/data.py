@@ -19,15 +19,18 @@ app = App(name="data", help="List and check data sets.")
 @app.command(name="list")
 def list_(*, json: Json = False) -> None:
     """List the data sets that there are, your own among them, and how each is laid out."""
-    found = datasets()
+    known = datasets()
     if json:
         print_json(
-            [{"name": one.name, "kinds": [*one.readers], "summary": one.summary} for one in found]
+            [
+                {"name": dataset.name, "kinds": [*dataset.readers], "summary": dataset.summary}
+                for dataset in known
+            ]
         )
         return
-    wide = max(len(one.name) for one in found)
-    for one in found:
-        say(f"{one.name:<{wide}}  {one.summary}")
+    wide = max(len(dataset.name) for dataset in known)
+    for dataset in known:
+        say(f"{dataset.name:<{wide}}  {dataset.summary}")
 
 
 @app.command

@@ -35,33 +35,33 @@ def explain(
     json: Json = False,
 ) -> None:
     """Follow a measured number down to the data."""
-    found = find_cell(find_run(run, runs_folder()), cell)
-    origin = backend_of(found.run, Settings())
-    if complaint := ensure_metrics(found.run, origin, cells=(found.key,)):
+    named = find_cell(find_run(run, runs_folder()), cell)
+    origin = backend_of(named.run, Settings())
+    if complaint := ensure_metrics(named.run, origin, cells=(named.key,)):
         tell(complaint)
-    found.require()
-    manifest = verify(found.artifact)
+    named.require()
+    manifest = verify(named.artifact)
     if json:
-        values = read_metrics(found.artifact).values
+        values = read_metrics(named.artifact).values
         print_json(
             {
-                "cell": found.key,
-                "run": found.run.id,
-                "artifact": str(found.artifact),
+                "cell": named.key,
+                "run": named.run.id,
+                "artifact": str(named.artifact),
                 "values": values,
                 "manifest": manifest.model_dump(mode="json"),
             }
         )
         return
-    say("\n".join(_heading(found)))
+    say("\n".join(_heading(named)))
     say()
     lineage = manifest.lineage()
     for line in _describe(lineage):
         say(line)
-    for depth, port, one in walk_lineage(lineage.inputs):
+    for depth, port, source in walk_lineage(lineage.inputs):
         indent = "  " * (depth + 1)
         say(f"{indent}{port}:")
-        for line in _describe(one):
+        for line in _describe(source):
             say(f"{indent}  {line}")
     say(
         "\nEvery file of the metrics matches its manifest. Configs are shown where they differ from"
@@ -159,7 +159,7 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _title(members: Any, key: str) -> str:
-    return next((one.name for one in members if one.key == key), key)
+    return next((member.name for member in members if member.key == key), key)
 
 
 def _published(table: Table, row: str, column: str) -> dict[str, float | None]:

@@ -106,18 +106,18 @@ def pairs(option: str, values: Iterable[str], form: str) -> dict[str, str]:
     Raises:
         UsageError: naming every value of another form, and every name given twice.
     """
-    found: dict[str, str] = {}
+    read: dict[str, str] = {}
     faults = []
     for value in values:
         name, equals, content = value.partition("=")
         if not (name and equals and content):
             faults.append(f"{option} {value}: expected {option} {form}")
-        elif name in found:
+        elif name in read:
             faults.append(f"{option} {name} is given twice")
-        found[name] = content
+        read[name] = content
     if faults:
         raise UsageError("\n".join(faults))
-    return found
+    return read
 
 
 def _names(option: str, text: str | None, example: str) -> tuple[str, ...] | None:

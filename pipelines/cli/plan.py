@@ -35,7 +35,11 @@ def plan(
     sources = find_sources(built, folders, runs, complete=False)
     forecasts = forecast(built, sources, machine, ReuseIndex(runs))
     seconds = wall_seconds(built, forecasts, machine)
-    running = {name: one.estimate for name, one in forecasts.items() if one.action == "run"}
+    running = {
+        name: step_forecast.estimate
+        for name, step_forecast in forecasts.items()
+        if step_forecast.action == "run"
+    }
     hours = [estimate.gpu_hours for estimate in running.values()]
     sizes = [estimate.size for estimate in running.values()]
     if json:
@@ -43,7 +47,10 @@ def plan(
             {
                 "recipe": built.name,
                 "scale": built.scale,
-                "steps": [_step_facts(built, name, one) for name, one in forecasts.items()],
+                "steps": [
+                    _step_facts(built, name, step_forecast)
+                    for name, step_forecast in forecasts.items()
+                ],
                 "cells": sorted(filled_cells(built)),
                 "data": built.mounts(),
                 "seconds": seconds,
@@ -58,13 +65,13 @@ def plan(
             [
                 name,
                 built.step(name).stage.name,
-                one.action,
-                duration(one.estimate.seconds) if one.action == "run" else "",
-                _hours(one.estimate.gpu_hours) if one.action == "run" else "",
-                size(one.estimate.size) if one.action == "run" else "",
-                one.why,
+                step_forecast.action,
+                duration(step_forecast.estimate.seconds) if step_forecast.action == "run" else "",
+                _hours(step_forecast.estimate.gpu_hours) if step_forecast.action == "run" else "",
+                size(step_forecast.estimate.size) if step_forecast.action == "run" else "",
+                step_forecast.why,
             ]
-            for name, one in forecasts.items()
+            for name, step_forecast in forecasts.items()
         ],
         right=["time", "GPU hours", "bytes"],
     )
@@ -76,7 +83,7 @@ def plan(
         say(
             f"On this machine {'an unknown time' if seconds is None else duration(seconds)} "
             f"with {machine.jobs} at a time; "
-            f"{_total(hours, _hours)} GPU hours{''.join(f' {one}' for one in sorted(stated))}; "
+            f"{_total(hours, _hours)} GPU hours{''.join(f' {basis}' for basis in sorted(stated))}; "
             f"{_total(sizes, size)} written."
         )
     _print_cells(built)
@@ -86,17 +93,17 @@ def plan(
         say(f"To run it, add the data sets: {given}")
 
 
-def _step_facts(plan: Plan, name: str, one: Forecast) -> dict[str, Any]:
+def _step_facts(plan: Plan, name: str, step_forecast: Forecast) -> dict[str, Any]:
     step = plan.step(name)
     return {
         "name": name,
         "stage": step.stage.name,
-        "action": one.action,
-        "why": one.why,
-        "seconds": one.estimate.seconds,
-        "gpu_hours": one.estimate.gpu_hours,
-        "bytes": one.estimate.size,
-        "basis": one.estimate.basis,
+        "action": step_forecast.action,
+        "why": step_forecast.why,
+        "seconds": step_forecast.estimate.seconds,
+        "gpu_hours": step_forecast.estimate.gpu_hours,
+        "bytes": step_forecast.estimate.size,
+        "basis": step_forecast.estimate.basis,
     }
 
 

@@ -52,17 +52,17 @@ def pull(
 
     What is there already is kept; after an interruption the same command goes on.
     """
-    found = find_run(run, runs_folder())
+    named = find_run(run, runs_folder())
     kinds: tuple[Kind, ...] | None = ("Metrics",) if metrics else None
-    selection = Selection(_steps(found, stage), _ports(found, port), kinds)
+    selection = Selection(_steps(named, stage), _ports(named, port), kinds)
     started = time.monotonic()
-    shown = Shown(found.id, display_for(sys.stderr))
+    shown = Shown(named.id, display_for(sys.stderr))
     try:
-        origin = backend_of(found, Settings(cluster))
-        pulled = pull_run(found, origin, selection, output, shown)
+        origin = backend_of(named, Settings(cluster))
+        pulled = pull_run(named, origin, selection, output, shown)
     finally:
         shown.stop()
-    _sum_up(found, pulled, time.monotonic() - started)
+    _sum_up(named, pulled, time.monotonic() - started)
 
 
 class Shown:

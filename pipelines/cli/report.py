@@ -39,11 +39,11 @@ def report(
         )
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise NotWritableError(f"--output {output} exists and is not empty; name another folder")
-    found = {run.id: run for run in (find_run(name, runs_folder()) for name in runs)}
-    for source in found.values():
+    named = {run.id: run for run in (find_run(name, runs_folder()) for name in runs)}
+    for source in named.values():
         if complaint := ensure_metrics(source, backend_of(source, Settings())):
             tell(complaint)
-    plan = report_plan(list(found.values()))
+    plan = report_plan(list(named.values()))
     run = open_backend("local", Settings()).start(Request(plan), display_for(sys.stderr))
     code = conclude(run)
     if output and code == ExitCode.OK:

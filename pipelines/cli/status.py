@@ -34,9 +34,9 @@ def status(
     if run is None:
         if live:
             raise UsageError("--watch shows one run; name it")
-        found = all_runs(runs)
-        _hear_of_all(found, cluster)
-        _list_runs(found, json)
+        listed = all_runs(runs)
+        _hear_of_all(listed, cluster)
+        _list_runs(listed, json)
         return ExitCode.OK
     named = find_run(run, runs)
     backend = backend_of(named, Settings(cluster))
@@ -80,7 +80,7 @@ def _list_runs(runs: list[Run], json: bool) -> None:
     rows = []
     for run in runs:
         record = run.record
-        states = [one.state for one in run.statuses().values()]
+        states = [status.state for status in run.statuses().values()]
         done = sum(state in DONE for state in states)
         origin = f"rerun of {record.parent.run}" if record.parent else ""
         rows.append(
@@ -114,38 +114,38 @@ def _show_run(run: Run, backend: Backend, json: bool) -> None:
         ["", "step", "state", "time", "attempt", ""],
         [
             [
-                MARKS[one.state],
+                MARKS[status.state],
                 name,
-                one.state,
-                duration(one.seconds) if one.started and one.state != "reused" else "",
-                str(one.attempt) if one.attempt > 1 else "",
-                _remark(one),
+                status.state,
+                duration(status.seconds) if status.started and status.state != "reused" else "",
+                str(status.attempt) if status.attempt > 1 else "",
+                _remark(status),
             ]
-            for name, one in statuses.items()
+            for name, status in statuses.items()
         ],
         right=["time"],
     )
-    for name, one in statuses.items():
-        if one.state == "failed":
-            say(f"\n{name}, exit code {one.exit_code}; its last lines:")
-            say("\n".join(f"    {line}" for line in one.reason.splitlines()))
+    for name, status in statuses.items():
+        if status.state == "failed":
+            say(f"\n{name}, exit code {status.exit_code}; its last lines:")
+            say("\n".join(f"    {line}" for line in status.reason.splitlines()))
             say(f"  all of them: moco logs {run.id} {name}")
 
 
-def _remark(one: StepStatus) -> str:
-    if one.state == "reused":
-        return reused_from(one)
-    if one.state == "failed":
-        return f"exit code {one.exit_code}"
-    if one.state == "finished" and one.left_out:
-        return f"without {number(len(one.left_out), 'input')}: {', '.join(one.left_out)}"
-    told = one.state in ("waiting", "running", "skipped") and one.reason
-    return one.reason.splitlines()[-1] if told else ""
+def _remark(status: StepStatus) -> str:
+    if status.state == "reused":
+        return reused_from(status)
+    if status.state == "failed":
+        return f"exit code {status.exit_code}"
+    if status.state == "finished" and status.left_out:
+        return f"without {number(len(status.left_out), 'input')}: {', '.join(status.left_out)}"
+    told = status.state in ("waiting", "running", "skipped") and status.reason
+    return status.reason.splitlines()[-1] if told else ""
 
 
 def _run_facts(run: Run) -> dict[str, object]:
     record = run.record.model_dump(mode="json")
-    steps = {name: one.model_dump(mode="json") for name, one in run.statuses().items()}
+    steps = {name: status.model_dump(mode="json") for name, status in run.statuses().items()}
     return {**record, "state": run.state, "folder": str(run.folder), "steps": steps}
 
 

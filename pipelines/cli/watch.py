@@ -12,6 +12,8 @@ from pipelines.runs.progress import Display
 from pipelines.runs.record import StepStatus
 from pipelines.words import number
 
+TOLD = ("state", "reason", "attempt")  # of a step's status
+
 
 def watch(run: Run, backend: Backend) -> int:
     """Show a run until it ends; interrupted, leave it to go on.
@@ -68,12 +70,12 @@ def _show_until_the_end(run: Run, backend: Backend, display: Display) -> None:
 def _show_changes(run: Run, display: Display, shown: dict[str, StepStatus]) -> bool:
     """Tell the display which steps have another state or reason than was shown last."""
     changed = False
-    for name, one in run.statuses().items():
-        before = shown.get(name, StepStatus())
-        if (one.state, one.reason, one.attempt) != (before.state, before.reason, before.attempt):
-            display.changed(name, one)
+    for step, status in run.statuses().items():
+        before = shown.get(step, StepStatus())
+        if any(getattr(status, name) != getattr(before, name) for name in TOLD):
+            display.changed(step, status)
             changed = True
-        shown[name] = one
+        shown[step] = status
     return changed
 
 

@@ -42,7 +42,7 @@ Measure = Callable[[Plan, Options], tuple[Table, dict[str, Source]]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedTrial:
     """One trial to run: where it stands in its table, and its seed."""
 
     row: str
@@ -105,7 +105,7 @@ def _option(option: str, row: str, checkpoints: Mapping[str, Existing]) -> str:
     return f"{option} {shlex.quote(f'{row}={checkpoints[row].uri}')}"
 
 
-def cells(table: Table, options: Options) -> Iterator[Cell]:
+def cells(table: Table, options: Options) -> Iterator[PlannedTrial]:
     """Yield the trials that can be run of a chosen table."""
     for row in table.rows:
         wanted = options.rows is None or row.key in (*options.rows, *options.own)
@@ -113,7 +113,7 @@ def cells(table: Table, options: Options) -> Iterator[Cell]:
             for column in table.columns:
                 for trial in range(table.trials):
                     key = table.cell(row.key, column.key, trial)
-                    yield Cell(row.key, column.key, trial, key)
+                    yield PlannedTrial(row.key, column.key, trial, key)
 
 
 def train_cells(
@@ -123,8 +123,8 @@ def train_cells(
     stage: Stage[C],
     *,
     data: str | None = None,
-    config: Callable[[Cell], C],
-    initial: Callable[[Cell], Source] | None = None,
+    config: Callable[[PlannedTrial], C],
+    initial: Callable[[PlannedTrial], Source] | None = None,
 ) -> dict[str, Source]:
     """Add one training for every cell of a chosen table; return their metrics by cell key.
 
@@ -157,7 +157,7 @@ def training(
     stage: Stage[C],
     *,
     data: str | None = None,
-    config: Callable[[Cell], C],
+    config: Callable[[PlannedTrial], C],
 ) -> Measure:
     """Return what adds one training for every chosen cell of a table; see `train_cells`."""
 

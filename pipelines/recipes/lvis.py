@@ -13,7 +13,7 @@ from pipelines.recipes._shared import (
     MOCO_IN1M,
     RANDOM,
     SUPERVISED,
-    Cell,
+    PlannedTrial,
     backbone,
     chosen,
     one_table,
@@ -79,7 +79,7 @@ def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
     """Add a training for every chosen cell; return the table and the metrics."""
     table = chosen(TABLE, options)
 
-    def initial(cell: Cell) -> Source:
+    def initial(cell: PlannedTrial) -> Source:
         row = SUPERVISED.key if cell.row == FROZEN.key else cell.row
         return backbone(plan, options, row, cell.trial)
 

@@ -143,7 +143,7 @@ def key_below(store: Store, url: str) -> str:
     Raises:
         UsageError: if it does not lie there.
     """
-    path, root = (re.sub(r"^\w+://", "", one).rstrip("/") for one in (url, store.url))
+    path, root = (re.sub(r"^\w+://", "", place).rstrip("/") for place in (url, store.url))
     if path != root and not path.startswith(f"{root}/"):
         raise UsageError(f"{url} does not lie in the store {store.url}")
     return path.removeprefix(root).strip("/")

@@ -97,7 +97,7 @@ def find_cell(run: Run, name: str) -> Cell:
         if candidate in cells:
             return cells[candidate]
     near = difflib.get_close_matches(key, cells, n=3, cutoff=0.4) or list(cells)[:3]
-    shown = ", ".join(cells[other].name for other in near)
+    shown = ", ".join(cells[cell].name for cell in near)
     raise UsageError(f"run {run.id} has no cell {name!r}; the nearest: {shown}")
 
 

@@ -45,7 +45,7 @@ def fill_plan(plan: Plan, earlier: Iterable[tuple[Run, Urls]]) -> Plan:
     for step in plan:
         if step.name in needed or step.stage is REPORT:
             inputs = {
-                port: {key: taken(one) for key, one in bound.items()}
+                port: {key: taken(source) for key, source in bound.items()}
                 if isinstance(bound, Mapping)
                 else taken(bound)
                 for port, bound in step.inputs.items()
@@ -78,11 +78,11 @@ def _digests(plan: Plan, origins: Mapping[str, str]) -> dict[tuple[str, str], st
         plan: The plan.
         origins: Identities of artifacts that exist, by URL.
     """
-    found: dict[tuple[str, str], str] = {}
+    digests: dict[tuple[str, str], str] = {}
 
     def identity(source: Source) -> str:
         if isinstance(source, Output):
-            return found[source.step, source.port]
+            return digests[source.step, source.port]
         if isinstance(source, Existing):
             return origins.get(source.uri, source.uri)
         return f"mounted {source.name}"
@@ -92,5 +92,5 @@ def _digests(plan: Plan, origins: Mapping[str, str]) -> dict[tuple[str, str], st
         for port in step.stage.outputs:
             facts = [step.stage.name, port, step.config.to_json(), inputs]
             text = json.dumps(facts, sort_keys=True)
-            found[step.name, port] = hashlib.sha256(text.encode()).hexdigest()
-    return found
+            digests[step.name, port] = hashlib.sha256(text.encode()).hexdigest()
+    return digests

@@ -22,11 +22,11 @@ def find_run(name: str, runs: Path) -> Run:
         return Run(Path(name).absolute())
     if (runs / name / RECORD).is_file():
         return Run(runs / name)
-    found = all_runs(runs)
-    for run in found:
+    known = all_runs(runs)
+    for run in known:
         if name == run.record.plan and run.record.parent is None:
             return run
-    matches = [run for run in found if run.id.startswith(name)]
+    matches = [run for run in known if run.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -34,12 +34,12 @@ def find_run(name: str, runs: Path) -> Run:
             f"{name!r} is the beginning of {len(matches)} runs: "
             + ", ".join(run.id for run in matches[:5])
         )
-    if not found:
+    if not known:
         raise UsageError(
             f"there is no run in {runs}: `moco run RECIPE` makes one; "
             "MOCO_RUNS names another folder of runs"
         )
-    names = {run.id for run in found} | {run.record.plan for run in found}
+    names = {run.id for run in known} | {run.record.plan for run in known}
     raise UsageError(
         f"no run in {runs} is called {name!r}{nearest(name, names)}; `moco status` lists the runs"
     )

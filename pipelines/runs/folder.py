@@ -251,12 +251,12 @@ def forget_run(run: Run) -> None:
 
 def all_runs(runs: Path) -> list[Run]:
     """Return every run of a folder, the newest first; one of another version is left out."""
-    found = []
+    runs_found = []
     for path in runs.glob(f"*/{RECORD}"):
         with suppress(DataError):
             run = Run(path.parent)
-            found.append((run.record.created, run.id, run))
-    return [run for *_, run in sorted(found, key=lambda one: one[:2], reverse=True)]
+            runs_found.append((run.record.created, run.id, run))
+    return [run for *_, run in sorted(runs_found, key=lambda entry: entry[:2], reverse=True)]
 
 
 def _acquire(descriptor: int, attempts: Sequence[float] = (0.05, 0.2, 0.5, 0)) -> bool:

@@ -127,16 +127,16 @@ def pull(
             "--output FOLDER makes a bundle of them"
         )
     with _alone(target):
-        found = _finished(run, target, origin)
+        finished = _finished(run, target, origin)
         transfers = [
             Transfer(
                 f"{step.name}.{port}",
-                found[step.name, port],
+                finished[step.name, port],
                 target.artifact(step.name, port, kind),
             )
             for step in run.plan
             for port, kind in selection.of(step).items()
-            if (step.name, port) in found
+            if (step.name, port) in finished
         ]
         transfers += _cells_from_elsewhere(run, target, origin, selection)
         compare(transfers)
@@ -150,14 +150,14 @@ def pull(
             missing=tuple(
                 step.name
                 for step in run.plan
-                if any((step.name, port) not in found for port in selection.of(step))
+                if any((step.name, port) not in finished for port in selection.of(step))
             ),
         )
         need_room(target.folder, pulled.size)
         if watch:
             watch.begin(len(pulled.fetched), pulled.files, pulled.size)
         fetch(wanted, watch)
-        _note(run, target, found)
+        _note(run, target, finished)
     return pulled
 
 
@@ -272,12 +272,14 @@ def _cells_from_elsewhere(
         return list(pool.map(transfer, sources.values()))
 
 
-def _note(run: Run, target: Run, found: StoredArtifacts) -> None:
+def _note(run: Run, target: Run, finished: StoredArtifacts) -> None:
     """Write down which steps are finished, where nothing better is known of them."""
     for step in run.plan:
         before = status = run.status(step.name)
         artifacts = [
-            found[step.name, port] for port in step.stage.outputs if (step.name, port) in found
+            finished[step.name, port]
+            for port in step.stage.outputs
+            if (step.name, port) in finished
         ]
         if artifacts:
             origin = status.origin or artifacts[0].origin

@@ -45,6 +45,8 @@ class StepStatus(_Record):
     """Inputs of a `many` port that were not there: `metrics.CELL`."""
     gpus: tuple[str, ...] = ()
     pid: int | None = None
+    pod: str | None = None
+    """Identity of the pod that ran it last, on a cluster."""
     exit_code: int | None = None
     started: datetime | None = None
     ended: datetime | None = None

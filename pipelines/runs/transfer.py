@@ -82,7 +82,9 @@ def compare(transfers: Iterable[Transfer]) -> None:
         for name, entry in transfer.stored.manifest.files.items()
     ]
     with ThreadPoolExecutor(TRANSFERS) as pool:
-        fits = pool.map(lambda one: _fits(one[0].path(one[1]), one[2]), candidates)
+        fits = pool.map(
+            lambda candidate: _fits(candidate[0].path(candidate[1]), candidate[2]), candidates
+        )
         for (transfer, name, entry), is_here in zip(candidates, fits, strict=True):
             if not is_here:
                 transfer.files[name] = entry
@@ -126,7 +128,7 @@ def fetch(transfers: Sequence[Transfer], watch: Watch | None = None) -> None:
     # Large ones first, so that none is left alone at the end.
     work = sorted(
         ((transfer, name) for transfer in transfers for name in transfer.files),
-        key=lambda one: -one[0].bytes_of(one[1]),
+        key=lambda move: -move[0].bytes_of(move[1]),
     )
     with ThreadPoolExecutor(TRANSFERS, thread_name_prefix="pull") as pool:
         moves = {

@@ -1,6 +1,7 @@
 """What is read of a run's workflow: of those that a real server made of tiny pipelines."""
 
 import base64
+import copy
 import gzip
 import json
 from datetime import UTC, datetime
@@ -46,6 +47,30 @@ def test_a_pod_that_was_deleted_is_an_attempt(workflows: dict[str, Any]) -> None
     task = tasks_of_workflow(workflows["deleted"])["make"]
 
     assert (task.state, task.attempts, task.earlier) == ("finished", 2, "pod deleted")
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "message"), [("Running", "running", ""), ("Succeeded", "finished", "")]
+)
+def test_a_pod_that_was_made_anew_under_its_node_is_an_attempt(
+    workflows: dict[str, Any], phase: str, state: str, message: str
+) -> None:
+    """As Argo 4.0.5 does, with no second child of the retry."""
+    workflow = copy.deepcopy(workflows["deleted"])
+    nodes = workflow["status"]["nodes"]
+    workflow["status"]["phase"] = phase
+    second = next(key for key, node in nodes.items() if ".make(0).executor(1)" in node["name"])
+    first = next(node for node in nodes.values() if ".make(0).executor(0)" in node["name"])
+    del nodes[second]
+    first |= {"phase": phase, "message": "pod deleted"}
+    for node in nodes.values():
+        if place_of(node["name"]) == ("make", ""):
+            node["phase"] = phase
+
+    task = tasks_of_workflow(workflow)["make"]
+
+    assert (task.state, task.attempts, task.message) == (state, 2, message)
+    assert task.earlier == "pod deleted"
 
 
 def test_the_platform_tells_that_memory_was_exceeded(workflows: dict[str, Any]) -> None:

@@ -67,12 +67,12 @@ def earlier_runs(plan: Plan, cluster: Cluster) -> list[tuple[Run, StoredArtifact
     """
     url = f"{cluster.options.root.rstrip('/')}/{pipeline_name(plan)}"
     stored = StoredRuns(cluster.store(url), url)
-    found = []
-    for name, _ in sorted(stored.records.items(), key=lambda one: one[1].created):
+    earlier = []
+    for name, _ in sorted(stored.records.items(), key=lambda item: item[1].created):
         run = _known_run(stored, name)
         with suppress(ConfigError, DataError, UsageError):
-            found.append((run, _Search(run, name, stored, cluster.store).find()))
-    return found
+            earlier.append((run, _Search(run, name, stored, cluster.store).find()))
+    return earlier
 
 
 class _Search:
@@ -83,7 +83,7 @@ class _Search:
         self.plan = run.plan
         parent = run.record.parent
         self.again = frozenset(parent.steps if parent else ())
-        self.found: dict[str, StoredAttempt] = {}
+        self.taken: dict[str, StoredAttempt] = {}
         self.digests: dict[tuple[str, str], str] = {}  # as the steps after it say
 
     def find(self) -> StoredArtifacts:
@@ -91,11 +91,11 @@ class _Search:
         self._look_here()
         self._look_elsewhere()
         return {
-            (step.name, port): self._stored(step, self.found[step.name], port)
+            (step.name, port): self._stored(step, self.taken[step.name], port)
             for step in self.plan
-            if step.name in self.found
+            if step.name in self.taken
             for port in step.stage.outputs
-            if port in self.found[step.name].ports
+            if port in self.taken[step.name].ports
         }
 
     def _look_here(self) -> None:
@@ -115,7 +115,10 @@ class _Search:
             whole = [attempt for attempt in attempts if self._is_whole(step, attempt)]
             if whole:
                 # A driver that was started twice gives a task two folders; both may be whole.
-                self._take(step, max(whole, key=lambda one: (self._agrees(step, one), one.number)))
+                self._take(
+                    step,
+                    max(whole, key=lambda attempt: (self._agrees(step, attempt), attempt.number)),
+                )
 
     def _look_elsewhere(self) -> None:
         """Find what Kubeflow's cache gave the run, in the plan's order."""
@@ -152,9 +155,9 @@ class _Search:
 
     def _candidates(self, step: Step) -> Iterator[StoredAttempt]:
         """Yield attempts that may have made a step's outputs: of its own task first."""
-        every = [one for one in self.stored.everything if _has_manifests(step, one)]
-        own = [one for one in every if one.task == task_name(step.name)]
-        rest = iter([*own, *(one for one in every if one.task != task_name(step.name))])
+        every = [attempt for attempt in self.stored.everything if _has_manifests(step, attempt)]
+        own = [attempt for attempt in every if attempt.task == task_name(step.name)]
+        rest = iter([*own, *(attempt for attempt in every if attempt.task != task_name(step.name))])
         port = _folders(step)[0]
         count = 1  # the newest is nearly always the one
         while attempts := list(islice(rest, count)):
@@ -174,7 +177,9 @@ class _Search:
                 (manifest.stage, manifest.port) == (step.stage.name, port)
                 and config == step.config
                 and manifest.inputs.keys() == inputs.keys()
-                and all(_identity(one) in inputs[name] for name, one in manifest.inputs.items())
+                and all(
+                    _identity(lineage) in inputs[name] for name, lineage in manifest.inputs.items()
+                )
                 and self._is_whole(step, attempt)
                 and self._agrees(step, attempt)
             )
@@ -189,8 +194,8 @@ class _Search:
                 inputs[name] = (mount_path(source.name),)
             elif isinstance(source, Existing):
                 inputs[name] = (source.uri.rpartition("/")[2], self._existing(source.uri))
-            elif source.step in self.found:
-                key = self.found[source.step].key(source.port)
+            elif source.step in self.taken:
+                key = self.taken[source.step].key(source.port)
                 inputs[name] = (self.stored.manifest(key)[0].digest,)
             else:
                 return None
@@ -205,7 +210,7 @@ class _Search:
         return ""
 
     def _take(self, step: Step, attempt: StoredAttempt) -> None:
-        self.found[step.name] = attempt
+        self.taken[step.name] = attempt
         for port in _folders(step):
             self._remember(step, self.stored.manifest(attempt.key(port))[0].inputs)
 

@@ -39,7 +39,7 @@ def workflow_size(pipeline: Any) -> int:
         *pipeline.platform_spec.platforms["kubernetes"].deployment_spec.executors.values(),
     )
     # Each is a JSON text within the workflow, which is JSON too.
-    texts = (json_format.MessageToJson(one, indent=None) for one in described)
+    texts = (json_format.MessageToJson(message, indent=None) for message in described)
     return sum(len(json.dumps(text)) for text in texts) + len(tasks) * (_TASK + _STATUS)
 
 
@@ -66,7 +66,7 @@ def compact(pipeline: Any, plan: Plan) -> None:
         label = component.executor_label
         component.executor_label = ""
         own = (component, *(part.pop(label) for part in parts[1:]))
-        key = tuple(one.SerializeToString(deterministic=True) for one in own)
+        key = tuple(message.SerializeToString(deterministic=True) for message in own)
         if key not in shared:
             stage = task_name(step.stage.name)
             names = (stage if n == 1 else f"{stage}-{n}" for n in count(1))

@@ -54,7 +54,7 @@ def component_text(
         {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
         for name, port in artifacts
     ]
-    names = [one["name"] for one in inputs]
+    names = [entry["name"] for entry in inputs]
     if len(set(names)) < len(names):
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
@@ -106,7 +106,7 @@ def step_argv(
     return step.stage.argv(
         base,
         {
-            port: {key: _bound(f"{port}.{key}", one, place) for key, one in bound.items()}
+            port: {key: _bound(f"{port}.{key}", source, place) for key, source in bound.items()}
             if isinstance(bound, Mapping)
             else _bound(port, bound, place)
             for port, bound in step.inputs.items()

@@ -115,8 +115,8 @@ class ClusterOptions(Config):
 
 def stages(plan: Plan) -> list[Stage[Any]]:
     """Return the stages of a plan, each once, by name."""
-    found = {step.stage.name: step.stage for step in plan}
-    return [found[name] for name in sorted(found)]
+    by_name = {step.stage.name: step.stage for step in plan}
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def default_image(name: str) -> str:
@@ -150,7 +150,7 @@ def require_digests(plan: Plan, options: ClusterOptions) -> None:
     if plan.scale != "full" or options.allow_tags:
         return
     images = plan_images(plan, options)
-    tags = {name: one for name, one in images.items() if not DIGEST.search(one)}
+    tags = {name: reference for name, reference in images.items() if not DIGEST.search(reference)}
     if tags:
         listed = ", ".join(f"{name} is {reference}" for name, reference in tags.items())
         first = next(iter(tags))

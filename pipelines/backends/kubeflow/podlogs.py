@@ -131,28 +131,28 @@ def attempts(run: Run, step: str, cluster: Cluster, pods: Iterable[Object]) -> l
         ClusterError, StoreError: if there is no pod, and the store cannot be read either.
     """
     mine = pods_of_step(pods, step)
-    found: list[AttemptLog] = []
+    left: list[AttemptLog] = []
     try:
-        found = _archived(run, step, cluster)
+        left = _archived(run, step, cluster)
     except (ClusterError, StoreError):
         if not mine:
             raise
-    copied = {attempt.number for attempt in found}
+    copied = {attempt.number for attempt in left}
     for pod in mine:
         number = attempt_of(node_of(pod)) + 1
         if number not in copied or state_of(pod)[0] != "terminated":
-            found.append(AttemptLog(number, partial(read_pod_log, cluster, pod)))
-    return sorted(found, key=lambda attempt: attempt.number)
+            left.append(AttemptLog(number, partial(read_pod_log, cluster, pod)))
+    return sorted(left, key=lambda attempt: attempt.number)
 
 
 def _archived(run: Run, step: str, cluster: Cluster) -> list[AttemptLog]:
     store = open_artifacts(cluster, ClusterRun.of(run))
-    found = []
+    left = []
     for entry in store.list(task_name(step)):
         if match := _ARCHIVED.fullmatch(entry.key.rpartition("/")[2]):
             read = partial(_read_archived, store, entry.key)
-            found.append(AttemptLog(int(match[1] or 0) + 1, read))
-    return found
+            left.append(AttemptLog(int(match[1] or 0) + 1, read))
+    return left
 
 
 def _read_archived(store: Store, key: str) -> list[Event]:

@@ -82,7 +82,9 @@ def waits_for_ever(pod: Object) -> bool:
 def is_beginning(pod: Object) -> bool:
     """Say whether a pod has a node and its containers are being made: only events tell more."""
     conditions = pod["status"].get("conditions") or ()
-    scheduled = {one["type"]: one["status"] for one in conditions}.get("PodScheduled") == "True"
+    scheduled = {condition["type"]: condition["status"] for condition in conditions}.get(
+        "PodScheduled"
+    ) == "True"
     return scheduled and pod["status"].get("phase") == "Pending"
 
 
@@ -142,8 +144,8 @@ def _container(pod: Object, name: str) -> Object:
     spec = pod["spec"]
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         if container["name"] == name:
-            found: Object = container
-            return found
+            named: Object = container
+            return named
     return {}
 
 
@@ -180,4 +182,6 @@ def _pull_words(message: str, image: str) -> str:
 
 def sorted_events(events: Sequence[Object]) -> list[Object]:
     """Sort events by when they were last seen."""
-    return sorted(events, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime")))
+    return sorted(
+        events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime"))
+    )

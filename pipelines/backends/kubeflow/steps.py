@@ -76,18 +76,31 @@ class StatusReader:
 
     def statuses(self) -> dict[str, StepStatus]:
         """Say what became of every step, in the plan's order."""
-        found: dict[str, StepStatus] = {}
+        known: dict[str, StepStatus] = {}
         for step, before in self.before.items():
             task = self.tasks.get(task_name(step), Task("waiting"))
-            found[step] = self._status(step, task, before, found)
-        return found
+            status = self._status(step, task, before, known)
+            known[step] = self._counted(step, status, before) if status.attempt else status
+        return known
+
+    def _counted(self, step: str, status: StepStatus, before: StepStatus) -> StepStatus:
+        """Count the attempts: another pod is another one, though the workflow may not say so."""
+        pod = self._pod(step)
+        identity = str(pod["metadata"]["uid"]) if pod else before.pod
+        attempt = max(status.attempt, before.attempt)
+        reason = status.reason
+        if before.pod not in (None, identity) and attempt == before.attempt:
+            attempt += 1
+            if status.state == "running":
+                reason = reason or f"after attempt {before.attempt}: its pod was lost"
+        return status.model_copy(update={"attempt": attempt, "pod": identity, "reason": reason})
 
     def _status(
-        self, step: str, task: Task, before: StepStatus, found: Mapping[str, StepStatus]
+        self, step: str, task: Task, before: StepStatus, known: Mapping[str, StepStatus]
     ) -> StepStatus:
         over = self.state != "running"
         if task.state in ("waiting", "skipped") or (over and task.state == "running"):
-            return self._never_ended(step, task, found, over)
+            return self._never_ended(step, task, known, over)
         if task.state == "running":
             return self._under_way(step, task)
         if task.ended and task.ended == before.ended and before.state != "running":
@@ -99,11 +112,11 @@ class StatusReader:
         return _status(task, reason=CACHED if task.state == "reused" else STOPPED)
 
     def _never_ended(
-        self, step: str, task: Task, found: Mapping[str, StepStatus], over: bool
+        self, step: str, task: Task, known: Mapping[str, StepStatus], over: bool
     ) -> StepStatus:
         """Say why a step waits, will never begin, or was left in the middle."""
         for name in self._upstream.get(step, ()):
-            state = found[name].state if name in found else "finished"
+            state = known[name].state if name in known else "finished"
             if state in ("failed", "skipped", "interrupted"):
                 return StepStatus(state="skipped", reason=became(name, state))
         if not over:

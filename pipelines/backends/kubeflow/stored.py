@@ -96,10 +96,10 @@ class StoredRuns:
             DataError: if it is damaged.
         """
         self.fetch([name])
-        found = self._manifests[name]
-        if isinstance(found, DataError):
-            raise found
-        return found
+        manifest = self._manifests[name]
+        if isinstance(manifest, DataError):
+            raise manifest
+        return manifest
 
     def _read(self, name: str) -> tuple[Manifest, bytes] | DataError:
         try:
@@ -114,12 +114,12 @@ class StoredRuns:
 
 def _attempts(entries: Iterable[Entry], prefix: str) -> list[StoredAttempt]:
     """Sort listed files into attempts; the state beside an output, and logs, are no outputs."""
-    found: dict[tuple[str, str, str], StoredAttempt] = {}
+    attempts: dict[tuple[str, str, str], StoredAttempt] = {}
     start = len(prefix) + 1 if prefix else 0
     for entry in entries:
         parts = entry.key[start:].split("/", 4)
         if len(parts) >= 4 and not parts[3].endswith(".state"):
             run, task, number, port, *rest = parts
-            attempt = found.setdefault((run, task, number), StoredAttempt(run, task, number))
+            attempt = attempts.setdefault((run, task, number), StoredAttempt(run, task, number))
             attempt.ports.setdefault(port, {})[rest[0] if rest else ""] = entry.size
-    return list(found.values())
+    return list(attempts.values())

@@ -26,6 +26,7 @@ _STATES: dict[str, StepState] = {
     "Pending": "running",
 }
 _REFUSED = re.compile(r'pods "[^"]*" is forbidden: ')
+_LOST = re.compile(r"^pod deleted$|\bpod was (?:deleted|evicted)\b", re.IGNORECASE)
 _CODES = re.compile(r"^(?:main: )?(\w+) \(exit code \d+\)$")
 
 
@@ -80,8 +81,8 @@ def place_of(node: str) -> tuple[str, str]:
 
 def attempt_of(node: str) -> int:
     """Return the number of the attempt that a node is, from 0."""
-    found = _ATTEMPT.search(node)
-    return int(found[1]) if found else 0
+    number = _ATTEMPT.search(node)
+    return int(number[1]) if number else 0
 
 
 def telling(message: str) -> str:
@@ -100,15 +101,23 @@ def _task(whole: list[Object], executors: list[Object], going: bool) -> Task:
         (node for node in executors if node["type"] == "Pod"), key=lambda node: node["startedAt"]
     )
     messages = [telling(node.get("message") or "") for node in pods]
+    # Argo 4.0.5 makes a lost pod anew under its node, which keeps the word of it.
+    remade = [
+        _LOST.search(words) is not None and node.get("phase") not in ("Failed", "Error")
+        for node, words in zip(pods, messages, strict=True)
+    ]
+    ends: list[str] = []
+    for words, again in zip(messages, remade, strict=True):
+        ends += [words, ""] if again else [words]
     state = _state(newest, going)
     if state == "finished" and any(node["type"] == "Skipped" for node in executors):
         state = "reused"
     last = pods[-1] if pods else newest
     return Task(
         state,
-        messages[-1] if pods else telling(newest.get("message") or ""),
-        earlier=messages[-2] if len(pods) > 1 else "",
-        attempts=sum(bool(node.get("hostNodeName")) for node in pods),
+        ends[-1] if pods else telling(newest.get("message") or ""),
+        earlier=ends[-2] if len(ends) > 1 else "",
+        attempts=sum(bool(node.get("hostNodeName")) for node in pods) + sum(remade),
         refusals=sum(words.startswith("its pod is refused") for words in messages),
         started=moment(last.get("startedAt")),
         ended=moment(last.get("finishedAt")),

@@ -179,17 +179,17 @@ class _Execution:
             state = "reused" if before.origin else "finished"
             self._change(step.name, status.model_copy(update={"state": state}))
             return True
-        found = None if step.name in self.again else self.index.find(ingredients, step)
-        if found is None:
+        made = None if step.name in self.again else self.index.find(ingredients, step)
+        if made is None:
             again = step.name in self.again
             reason = "asked for" if again else self.index.why_not(ingredients, step.name)
             self.ready[step.name] = _Ready(step, ingredients, left_out, reason)
             return False
-        if found == (self.run, step.name):  # the runner was killed before it could say so
+        if made == (self.run, step.name):  # the runner was killed before it could say so
             self._change(step.name, status.model_copy(update={"state": "finished"}))
             return True
-        link_outputs(*found, self.run, step)
-        origin = f"{found[0].id}/{found[1]}"
+        link_outputs(*made, self.run, step)
+        origin = f"{made[0].id}/{made[1]}"
         self._change(step.name, status.model_copy(update={"state": "reused", "origin": origin}))
         self.index.record(ingredients, self.run, step, gpus=0)
         return True
@@ -202,7 +202,7 @@ class _Execution:
         sources = dict(step.sources())
         for name in left_out:
             port, _, key = name.partition(".")
-            members = [other for other in sources if other.startswith(f"{port}.")]
+            members = [name for name in sources if name.startswith(f"{port}.")]
             if not key or all(member in left_out for member in members):
                 source = sources[name]
                 assert isinstance(source, Output)
@@ -230,9 +230,9 @@ class _Execution:
             if wanted and (waits_for_gpus or wanted > len(free)):
                 waits_for_gpus = True  # smaller ones would keep it waiting for ever
                 continue
-            found = None if ready.step.name in self.again else self._made_meanwhile(ready)
+            made = None if ready.step.name in self.again else self._made_meanwhile(ready)
             del self.ready[ready.step.name]
-            if not found:
+            if not made:
                 self._start(ready, tuple(free[:wanted]))
                 free = free[wanted:]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from components.core.gpus import Gpus
 from components.core.stage import Kind
 from pipelines.backends.local.machine import Machine
-from pipelines.backends.local.reuse import Entry, ReuseIndex, ingredients_of
+from pipelines.backends.local.reuse import ReuseEntry, ReuseIndex, ingredients_of
 from pipelines.backends.local.sources import Sources
 from pipelines.plan import Mounted, Output, Plan, Step
 
@@ -73,9 +73,9 @@ def forecast(
                 for name, source in step.sources()
             },
         )
-        found = index.find(ingredients, step)
-        if found:
-            run, name = found
+        made = index.find(ingredients, step)
+        if made:
+            run, name = made
             outputs[step.name] = index.digests(ingredients)
             forecasts[step.name] = Forecast("reuse", f"{run.id}/{name}", estimate)
         else:
@@ -120,7 +120,7 @@ def remaining_seconds(plan: Plan, estimates: Mapping[str, Estimate]) -> dict[str
     usual = {needs: statistics.fmean(known[needs] or [1.0]) for needs in known}
     remaining: dict[str, float] = {}
     for step in reversed(list(plan)):
-        after = (remaining[other.name] for other in plan if step.name in other.upstream)
+        after = (remaining[later.name] for later in plan if step.name in later.upstream)
         seconds = estimates[step.name].seconds
         if seconds is None:
             seconds = usual[step.stage.resources.gpus > 0]
@@ -151,7 +151,7 @@ def _waits_for(step: Step, sources: Sources, made: Container[str]) -> str:
     return f"reads what {anew[0]}{more} will make" if anew else ""
 
 
-def _gpu_hours(entries: list[Entry]) -> float:
+def _gpu_hours(entries: list[ReuseEntry]) -> float:
     return statistics.fmean(entry.seconds * entry.gpus / 3600 for entry in entries)
 
 

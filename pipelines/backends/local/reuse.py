@@ -50,23 +50,23 @@ class Ingredients(BaseModel):
         """Digest of what in-flight state belongs to: whether the code fits, the stage decides."""
         return _hash(self.model_dump(include={"stage", "config", "inputs"}))
 
-    def first_difference(self, other: "Ingredients") -> str:
+    def first_difference(self, earlier: "Ingredients") -> str:
         """Say in words in what this differs from an earlier one."""
-        for path, old, new in _differences(other.config, self.config, "config."):
+        for path, old, new in _differences(earlier.config, self.config, "config."):
             return f"{path} was {_shown(old)}, is {_shown(new)}"
-        for name in sorted({*self.inputs, *other.inputs}):
-            if name not in other.inputs:
+        for name in sorted({*self.inputs, *earlier.inputs}):
+            if name not in earlier.inputs:
                 return f"input {name} is new"
             if name not in self.inputs:
                 return f"input {name} is gone"
-            if self.inputs[name] != other.inputs[name]:
+            if self.inputs[name] != earlier.inputs[name]:
                 return f"input {name} changed"
-        if self.code != other.code:
+        if self.code != earlier.code:
             return f"the code of {self.stage} changed"
-        return f"the image was {other.image}, is {self.image}"
+        return f"the image was {earlier.image}, is {self.image}"
 
 
-class Entry(BaseModel):
+class ReuseEntry(BaseModel):
     """One line of the index: what was made of some ingredients, and where it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,7 +89,7 @@ class ReuseIndex:
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
-        self._entries: dict[str, list[Entry]] = {}
+        self._entries: dict[str, list[ReuseEntry]] = {}
 
     def find(self, ingredients: Ingredients, step: Step) -> tuple[Run, str] | None:
         """Find a run and a step of it whose artifacts have the same ingredients, all intact."""
@@ -115,14 +115,14 @@ class ReuseIndex:
         place = f"{run.id}/{step.name}"
         before = self._read(path)
         same = before is not None and before.outputs == outputs
-        others = [p for p in before.places if p != place] if before and same else []
+        other_places = [p for p in before.places if p != place] if before and same else []
         status = run.status(step.name)
         measured = status.state == "finished" or before is None
-        entry = Entry(
+        entry = ReuseEntry(
             ingredients=ingredients,
             scale=run.record.scale,
             outputs=outputs,
-            places=(*others, place),
+            places=(*other_places, place),
             seconds=(status.seconds or 0.0) if measured or before is None else before.seconds,
             gpus=gpus if measured or before is None else before.gpus,
             size=_size(run, step),
@@ -139,26 +139,26 @@ class ReuseIndex:
         if any(entry.ingredients.key == ingredients.key for entry in entries):
             return "its artifacts are gone or damaged"
 
-        def likeness(entry: Entry) -> tuple[bool, int, datetime]:
+        def likeness(entry: ReuseEntry) -> tuple[bool, int, datetime]:
             named_alike = any(place.partition("/")[2] == step for place in entry.places)
             equal = len(list(_differences(entry.ingredients.config, ingredients.config)))
             return named_alike, -equal, entry.finished
 
         return ingredients.first_difference(max(entries, key=likeness).ingredients)
 
-    def entries(self, stage: str) -> list[Entry]:
+    def entries(self, stage: str) -> list[ReuseEntry]:
         """Return all entries of a stage."""
         if stage not in self._entries:
-            found = (self._read(path) for path in (self.runs / INDEX / stage).glob("*.json"))
-            self._entries[stage] = [entry for entry in found if entry is not None]
+            read = (self._read(path) for path in (self.runs / INDEX / stage).glob("*.json"))
+            self._entries[stage] = [entry for entry in read if entry is not None]
         return self._entries[stage]
 
     def _path(self, ingredients: Ingredients) -> Path:
         return self.runs / INDEX / ingredients.stage / f"{ingredients.key}.json"
 
-    def _read(self, path: Path) -> Entry | None:
+    def _read(self, path: Path) -> ReuseEntry | None:
         try:
-            return Entry.model_validate_json(path.read_bytes())
+            return ReuseEntry.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             return None  # a hint of another version is no hint
 

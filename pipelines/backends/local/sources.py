@@ -125,13 +125,13 @@ def _check_names(plan: Plan, folders: Mapping[str, str], complete: bool) -> None
 
 def _existing(plan: Plan) -> dict[Existing, bool]:
     """Return the existing artifacts, and whether each port takes a foreign file."""
-    found: dict[Existing, bool] = {}
+    foreign: dict[Existing, bool] = {}
     for step in plan:
         for name, source in step.sources():
             if isinstance(source, Existing):
                 port = step.stage.inputs[name.partition(".")[0]]
-                found[source] = found.get(source, True) and port.foreign
-    return found
+                foreign[source] = foreign.get(source, True) and port.foreign
+    return foreign
 
 
 def _locate(source: Existing, foreign: bool, runs: Path) -> Path:

@@ -134,7 +134,9 @@ def namespace(site: Site) -> Iterator[Finding]:
     """Check that the namespace exists, and say what it enforces."""
     name = site.namespace
     try:
-        found = site.ask(f"look up the namespace {name}", site.cluster.core.read_namespace, name)
+        described = site.ask(
+            f"look up the namespace {name}", site.cluster.core.read_namespace, name
+        )
     except RefusedError:
         yield skipped(f"{name}: {site.user or 'this user'} may not look it up")
         return
@@ -144,9 +146,9 @@ def namespace(site: Site) -> Iterator[Finding]:
             f"kubectl create namespace {name}",
             "--cluster namespace=NAME",
         ) from None
-    if found.metadata.deletion_timestamp:
+    if described.metadata.deletion_timestamp:
         raise FaultError(f"the namespace {name} is being deleted", "--cluster namespace=NAME")
-    enforced = (found.metadata.labels or {}).get(ENFORCE)
+    enforced = (described.metadata.labels or {}).get(ENFORCE)
     yield ok(f"{name}, pod security {enforced} enforced" if enforced else name)
 
 
@@ -155,7 +157,7 @@ def chart(site: Site) -> Iterator[Finding]:
     name = site.namespace
     install = f"helm install moco-transfer {CHART} --namespace {name}"
     try:
-        found = site.ask(
+        config_map = site.ask(
             f"read the config map {CONFIG_MAP} of {name}",
             site.cluster.core.read_namespaced_config_map,
             CONFIG_MAP,
@@ -168,7 +170,7 @@ def chart(site: Site) -> Iterator[Finding]:
             raise FaultError(words, install, "--cluster namespace=NAME") from None
         yield warning(f"{words}; what is given of {', '.join(own)} stands in for it", install)
         return
-    labels = found.metadata.labels or {}
+    labels = config_map.metadata.labels or {}
     yield ok(labels.get("helm.sh/chart") or f"config map {CONFIG_MAP}, not written by Helm")
 
 

@@ -82,9 +82,9 @@ def nodes(site: Site) -> Iterator[Finding]:
     except FaultError as error:
         yield skipped(str(error))
         return
-    found = [_node(node, site.options) for node in listed]
+    all_nodes = [_node(node, site.options) for node in listed]
     fitting = {
-        need.stage: [n for n in found if not n.closed and not n.lacks(need)] for need in wanted
+        need.stage: [n for n in all_nodes if not n.closed and not n.lacks(need)] for need in wanted
     }
     homeless: dict[tuple[Any, ...], Need] = {}  # one of each size is enough to say
     for need in wanted:
@@ -97,8 +97,10 @@ def nodes(site: Site) -> Iterator[Finding]:
         return
     grows = _grows(site)
     for need in homeless.values():
-        best = min(found, key=lambda node: (bool(node.closed), -_share(node, need)), default=None)
-        words = f"no node takes {need}: {_shortage(found, best, need)}"
+        best = min(
+            all_nodes, key=lambda node: (bool(node.closed), -_share(node, need)), default=None
+        )
+        words = f"no node takes {need}: {_shortage(all_nodes, best, need)}"
         if grows:
             yield warning(f"{words}; the cluster's autoscaler may add one", *_ways(best, need))
         else:
@@ -109,11 +111,12 @@ def quota(site: Site) -> Iterator[Finding]:
     """Check that the namespace's quotas leave room for each stage."""
     wanted = needs(site)
     core, place = site.cluster.core, site.namespace
-    found = site.ask(f"list quotas of {place}", core.list_namespaced_resource_quota, place).items
+    quotas = site.ask(f"list quotas of {place}", core.list_namespaced_resource_quota, place).items
     faults = []
-    for one in found:
-        hard = _amounts(one.status.hard)
-        used = _amounts(one.status.used)
+    for resource_quota in quotas:
+        called = resource_quota.metadata.name
+        hard = _amounts(resource_quota.status.hard)
+        used = _amounts(resource_quota.status.used)
         for name, limit in hard.items():
             for need in wanted:
                 amount = _counted(name, need)
@@ -121,36 +124,38 @@ def quota(site: Site) -> Iterator[Finding]:
                     continue
                 faults.append(
                     failed(
-                        f"the quota {one.metadata.name} of {place} has {name} {_as(name, limit)}, "
+                        f"the quota {called} of {place} has {name} {_as(name, limit)}, "
                         f"{_as(name, used.get(name, Decimal(0)))} of it used, and {need} needs "
                         f"{_as(name, amount)}"
                         f"{'' if limit < amount else '; it waits until others end'}",
-                        f"kubectl describe resourcequota {one.metadata.name} --namespace {place}",
-                        f"kubectl edit resourcequota {one.metadata.name} --namespace {place}",
+                        f"kubectl describe resourcequota {called} --namespace {place}",
+                        f"kubectl edit resourcequota {called} --namespace {place}",
                     )
                 )
                 break
     yield from faults
     if not faults:
-        names = ", ".join(one.metadata.name for one in found)
-        yield ok(f"{names}: room for {wanted[0]}" if found else f"{place} has no quota")
+        names = ", ".join(resource_quota.metadata.name for resource_quota in quotas)
+        yield ok(f"{names}: room for {wanted[0]}" if quotas else f"{place} has no quota")
 
 
 def limits(site: Site) -> Iterator[Finding]:
     """Check that no limit range refuses a stage's pods."""
     wanted = needs(site)
     core, place = site.cluster.core, site.namespace
-    found = site.ask(f"list limit ranges of {place}", core.list_namespaced_limit_range, place).items
+    ranges = site.ask(
+        f"list limit ranges of {place}", core.list_namespaced_limit_range, place
+    ).items
     faults = [
         failed(
-            f"the limit range {one.metadata.name} of {place} allows a {item.type.lower()} "
+            f"the limit range {limit_range.metadata.name} of {place} allows a {item.type.lower()} "
             f"{_as(name, most)} of {name}, and {need.stage} may use "
             f"{_as(name, need.limits[name])}",
-            f"kubectl edit limitrange {one.metadata.name} --namespace {place}",
+            f"kubectl edit limitrange {limit_range.metadata.name} --namespace {place}",
             *_smaller(need, name),
         )
-        for one in found
-        for item in one.spec.limits
+        for limit_range in ranges
+        for item in limit_range.spec.limits
         if item.type in ("Container", "Pod")
         for name, most in _amounts(item.max).items()
         for need in wanted
@@ -158,7 +163,7 @@ def limits(site: Site) -> Iterator[Finding]:
     ]
     yield from faults
     if not faults:
-        names = ", ".join(one.metadata.name for one in found)
+        names = ", ".join(limit_range.metadata.name for limit_range in ranges)
         yield ok(names or f"{place} has no limit range")
 
 
@@ -167,7 +172,7 @@ def queue(site: Site) -> Iterator[Finding]:
     name = site.options.labels.get(QUEUE_LABEL)
     if name is None:
         return
-    api = next((one for one in KUEUE if _has_api(site, *one)), None)
+    api = next((version for version in KUEUE if _has_api(site, *version)), None)
     if api is None:
         raise FaultError(
             f"pods are labelled for the queue {name}, and the cluster has no Kueue",
@@ -260,7 +265,8 @@ def _node(node: Any, options: ClusterOptions) -> Node:
     ]
     closed = ""
     if not any(
-        one.type == "Ready" and one.status == "True" for one in node.status.conditions or ()
+        condition.type == "Ready" and condition.status == "True"
+        for condition in node.status.conditions or ()
     ):
         closed = "it is not ready"
     elif unlike:
@@ -291,16 +297,16 @@ def _share(node: Node, need: Need) -> Decimal:
     return sum(shares, Decimal(0))
 
 
-def _shortage(found: list[Node], best: Node | None, need: Need) -> str:
+def _shortage(all_nodes: list[Node], best: Node | None, need: Need) -> str:
     """Say what the best node lacks, and which nodes are closed that would do."""
     if best is None:
         return "the cluster has no node"
     if best.closed:
         return f"{best.name}: {best.closed}"
     lacking = ", ".join(f"{_as(name, has)} {_unit(name)}" for name, has in best.lacks(need).items())
-    closed = [node for node in found if node.closed and not node.lacks(need)]
-    others = "".join(f"; {node.name} would do, but {node.closed}" for node in closed[:1])
-    return f"the best of {len(found)}, {best.name}, has {lacking}{others}"
+    closed = [node for node in all_nodes if node.closed and not node.lacks(need)]
+    would_do = "".join(f"; {node.name} would do, but {node.closed}" for node in closed[:1])
+    return f"the best of {len(all_nodes)}, {best.name}, has {lacking}{would_do}"
 
 
 def _ways(best: Node | None, need: Need) -> tuple[str, ...]:
@@ -317,8 +323,10 @@ def _ways(best: Node | None, need: Need) -> tuple[str, ...]:
         if name in SIZES:
             ways += _smaller(need, name)
             continue
-        others = [one for one in best.amounts if "gpu" in one and one != name and best.amounts[one]]
-        ways += [f"--cluster accelerator={other}" for other in others]
+        kinds = [
+            kind for kind in best.amounts if "gpu" in kind and kind != name and best.amounts[kind]
+        ]
+        ways += [f"--cluster accelerator={kind}" for kind in kinds]
         if best.amounts.get(name):
             ways.append(f"--cluster gpus_per_node={best.amounts[name]}: more pods with fewer each")
         else:
@@ -365,10 +373,10 @@ def _has_api(site: Site, group: str, version: str) -> bool:
 
 
 def _amounts(quantities: Mapping[str, str] | None) -> dict[str, Decimal]:
-    found = {}
+    amounts = {}
     for name, text in (quantities or {}).items():
-        found[name] = _quantity(text)
-    return found
+        amounts[name] = _quantity(text)
+    return amounts
 
 
 def _quantity(text: str) -> Decimal:

@@ -13,7 +13,7 @@ from pipelines.backends.kubeflow.doctor.findings import (
     skipped,
     warning,
 )
-from pipelines.backends.kubeflow.doctor.pods import Ended, Trial, run_pod
+from pipelines.backends.kubeflow.doctor.pods import Ended, PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import IMAGE, Site
 from pipelines.backends.kubeflow.options import DIGEST
 from pipelines.backends.kubeflow.parameters import pvc_parameter
@@ -47,7 +47,7 @@ def claims(site: Site) -> Iterator[Finding]:
     """Check that the claim of each mounted data set is there and bound."""
     for name, claim in _claims(site).items():
         try:
-            found = site.ask(
+            held = site.ask(
                 f"look up the claim {claim} of {site.namespace}",
                 site.cluster.core.read_namespaced_persistent_volume_claim,
                 claim,
@@ -61,9 +61,9 @@ def claims(site: Site) -> Iterator[Finding]:
                 f"--data {name}=CLAIM",
             )
             continue
-        if found.status.phase == "Bound":
-            yield ok(f"{name}: {claim}, {(found.status.capacity or {}).get('storage', 'bound')}")
-        elif found.status.phase == "Pending" and _waits_for_a_pod(site, found):
+        if held.status.phase == "Bound":
+            yield ok(f"{name}: {claim}, {(held.status.capacity or {}).get('storage', 'bound')}")
+        elif held.status.phase == "Pending" and _waits_for_a_pod(site, held):
             yield failed(
                 f"{name}: the claim {claim} has never been used by a pod, so nothing is in it yet",
                 f"copy the data set into it, or --data {name}=CLAIM",
@@ -71,7 +71,7 @@ def claims(site: Site) -> Iterator[Finding]:
             )
         else:
             yield failed(
-                f"{name}: the claim {claim} is {found.status.phase}, not bound to a volume",
+                f"{name}: the claim {claim} is {held.status.phase}, not bound to a volume",
                 f"kubectl describe persistentvolumeclaim {claim} --namespace {site.namespace}",
                 f"--data {name}=CLAIM",
             )
@@ -88,7 +88,7 @@ def data_sets(site: Site) -> Iterator[Finding]:
             continue
         folder = mount_path(name)
         argv = ["python", "-m", "pipelines", "data", "check", layout, folder, "--json"]
-        task = Trial(site.images()[IMAGE], argv, claims={folder: claims[name]})
+        task = PodTask(site.images()[IMAGE], argv, claims={folder: claims[name]})
         yield from _of_check(shown, name, claims[name], run_pod(site, task))
 
 
@@ -109,10 +109,10 @@ def _waits_for_a_pod(site: Site, claim: object) -> bool:
         classes = site.ask("list storage classes", api.list_storage_class).items
     except RefusedError:
         return False
-    for one in classes:
-        default = (one.metadata.annotations or {}).get(DEFAULT_CLASS) == "true"
-        if one.metadata.name == wanted or (wanted is None and default):
-            return bool(one.volume_binding_mode == "WaitForFirstConsumer")
+    for storage_class in classes:
+        default = (storage_class.metadata.annotations or {}).get(DEFAULT_CLASS) == "true"
+        if storage_class.metadata.name == wanted or (wanted is None and default):
+            return bool(storage_class.volume_binding_mode == "WaitForFirstConsumer")
     return False
 
 

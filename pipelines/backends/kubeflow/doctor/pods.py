@@ -32,7 +32,7 @@ UNMADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErr
 
 
 @dataclass(frozen=True)
-class Trial:
+class PodTask:
     """What a pod is to look at.
 
     Attributes:
@@ -70,9 +70,9 @@ class Ended:
         """
         for text in (self.log, self.log.strip().rpartition("\n")[2]):
             with contextlib.suppress(ValueError):
-                found = json.loads(text)
-                if isinstance(found, dict) and key in found:
-                    return found
+                answer = json.loads(text)
+                if isinstance(answer, dict) and key in answer:
+                    return answer
         return None
 
     def words(self) -> str:
@@ -81,7 +81,7 @@ class Ended:
         return f"exit code {self.code}{f', {self.why}' if self.why else ''}: {said}"
 
 
-def run_pod(site: Site, trial: Trial) -> Ended:
+def run_pod(site: Site, task: PodTask) -> Ended:
     """Run a pod to its end, and delete it however that goes.
 
     Raises:
@@ -91,8 +91,8 @@ def run_pod(site: Site, trial: Trial) -> Ended:
     name = f"moco-doctor-{secrets.token_hex(4)}"
     core, namespace = site.cluster.core, site.namespace
     try:
-        _create(site, name, trial)
-        pod = _until_ended(site, name, trial)
+        _create(site, name, task)
+        pod = _until_ended(site, name, task)
         answer = site.ask(
             f"read the log of pod {name}",
             core.read_namespaced_pod_log,
@@ -118,13 +118,13 @@ def run_pod(site: Site, trial: Trial) -> Ended:
             )
 
 
-def _create(site: Site, name: str, trial: Trial) -> None:
+def _create(site: Site, name: str, task: PodTask) -> None:
     from kubernetes.client import ApiException
 
     with site.cluster.asking(f"start a pod in {site.namespace}"):
         try:
             site.cluster.core.create_namespaced_pod(
-                site.namespace, _manifest(site, name, trial), _request_timeout=TIMEOUT
+                site.namespace, _manifest(site, name, task), _request_timeout=TIMEOUT
             )
         except ApiException as error:
             if error.status not in (403, 422):
@@ -138,7 +138,7 @@ def _create(site: Site, name: str, trial: Trial) -> None:
             ) from None
 
 
-def _until_ended(site: Site, name: str, trial: Trial) -> Any:
+def _until_ended(site: Site, name: str, task: PodTask) -> Any:
     """Wait for a pod's end, and return it.
 
     Raises:
@@ -151,10 +151,10 @@ def _until_ended(site: Site, name: str, trial: Trial) -> Any:
         )
         if pod.status.phase in ("Succeeded", "Failed"):
             return pod
-        _raise_if_stuck(site, pod, trial)
+        _raise_if_stuck(site, pod, task)
         if time.monotonic() > deadline:
             raise FaultError(
-                f"the pod of image {trial.image} did not end in {site.pod_seconds:.0f} s: "
+                f"the pod of image {task.image} did not end in {site.pod_seconds:.0f} s: "
                 f"{_why_late(site, pod)}",
                 "--wait SECONDS",
                 f"kubectl get events --namespace {site.namespace}",
@@ -162,7 +162,7 @@ def _until_ended(site: Site, name: str, trial: Trial) -> Any:
         time.sleep(POLL_SECONDS)
 
 
-def _raise_if_stuck(site: Site, pod: Any, trial: Trial) -> None:
+def _raise_if_stuck(site: Site, pod: Any, task: PodTask) -> None:
     document = site.cluster.kubernetes.sanitize_for_serialization(pod)
     if waits_for_ever(document):
         raise FaultError(
@@ -172,7 +172,7 @@ def _raise_if_stuck(site: Site, pod: Any, trial: Trial) -> None:
         )
     if state_of(document)[1].get("reason") in UNMADE:
         raise FaultError(
-            f"a pod of image {trial.image} does not start: {why_waiting(document)}",
+            f"a pod of image {task.image} does not start: {why_waiting(document)}",
             f"kubectl get secrets,configmaps --namespace {site.namespace}",
         )
 
@@ -184,17 +184,15 @@ def _why_late(site: Site, pod: Any) -> str:
     return why_waiting(document, site.cluster.events(site.namespace, pod.metadata.name))
 
 
-def _manifest(site: Site, name: str, trial: Trial) -> dict[str, Any]:
+def _manifest(site: Site, name: str, task: PodTask) -> dict[str, Any]:
     """Write a pod that is placed and named like those of the runs."""
     options = site.options
     secret = site.values().get("store_secret") or options.store_secret
-    pod = trial_pod(
-        trial.image, options, secret=secret if trial.store else None, claims=trial.claims
-    )
+    pod = trial_pod(task.image, options, secret=secret if task.store else None, claims=task.claims)
     return pod_manifest(
         pod,
         name,
-        trial.argv,
+        task.argv,
         seconds=int(site.pod_seconds) + GRACE_SECONDS,
         service_account=options.service_account,
     )

@@ -72,7 +72,7 @@ def retries(site: Site) -> Iterator[Finding]:
     """Say what the platform retries, which its own default decides and not the pipeline."""
     place = site.options.server_namespace
     try:
-        found = site.ask(
+        config_map = site.ask(
             f"read the config map {CONTROLLER} of {place}",
             site.cluster.core.read_namespaced_config_map,
             CONTROLLER,
@@ -81,7 +81,7 @@ def retries(site: Site) -> Iterator[Finding]:
     except (MissingError, RefusedError) as error:
         yield skipped(f"not known what is retried: {error}")
         return
-    defaults = _yaml(found, "workflowDefaults").get("spec") or {}
+    defaults = _yaml(config_map, "workflowDefaults").get("spec") or {}
     strategy = (defaults.get("templateDefaults") or {}).get("retryStrategy") or {}
     policy = str(strategy.get("retryPolicy") or "OnFailure")
     steps, pods = POLICIES.get(policy, (False, False))
@@ -132,7 +132,7 @@ def service_account(site: Site) -> Iterator[Finding]:
 def launcher(site: Site) -> Iterator[Finding]:
     """Check that steps' outputs go to the store where checkpoints and `moco pull` look."""
     try:
-        found = site.ask(
+        config_map = site.ask(
             f"read the config map {LAUNCHER} of {site.namespace}",
             site.cluster.core.read_namespaced_config_map,
             LAUNCHER,
@@ -142,9 +142,9 @@ def launcher(site: Site) -> Iterator[Finding]:
         yield skipped(str(error))
         return
     except MissingError:
-        found = None
-    source = LAUNCHER if found else f"stock, for there is no {LAUNCHER}"
-    endpoint = _endpoint(found, urlsplit(site.options.root).scheme)
+        config_map = None
+    source = LAUNCHER if config_map else f"stock, for there is no {LAUNCHER}"
+    endpoint = _endpoint(config_map, urlsplit(site.options.root).scheme)
     ours = site.options.store_endpoint
     if endpoint and _host(endpoint) != _host(ours):
         yield warning(
@@ -154,7 +154,7 @@ def launcher(site: Site) -> Iterator[Finding]:
             f"kubectl edit configmap {LAUNCHER} --namespace {site.namespace}",
         )
         return
-    root = (found.data or {}).get("defaultPipelineRoot") if found else None
+    root = (config_map.data or {}).get("defaultPipelineRoot") if config_map else None
     if root and root.rstrip("/") != site.options.root.rstrip("/"):
         yield warning(
             f"runs of others go to {root} ({LAUNCHER}), those of moco to {site.options.root}",

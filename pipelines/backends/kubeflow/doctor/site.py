@@ -71,7 +71,10 @@ class Site:
         """
         if self.plan is None:
             return {}
-        defaults = {one.name: one.default for one in pipeline_parameters(self.plan, self.options)}
+        defaults = {
+            parameter.name: parameter.default
+            for parameter in pipeline_parameters(self.plan, self.options)
+        }
         for name in self.parameters:
             if name not in defaults:
                 raise UsageError(

@@ -16,7 +16,7 @@ from pipelines.backends.kubeflow.doctor.findings import (
     ok,
     skipped,
 )
-from pipelines.backends.kubeflow.doctor.pods import Ended, Trial, run_pod
+from pipelines.backends.kubeflow.doctor.pods import Ended, PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import Site
 
 ENDPOINTS = ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -27,7 +27,7 @@ def secret(site: Site) -> Iterator[Finding]:
     options, place = site.options, site.namespace
     name = site.values().get("store_secret") or options.store_secret
     try:
-        found = site.ask(
+        held = site.ask(
             f"read the secret {name} of {place}",
             site.cluster.core.read_namespaced_secret,
             name,
@@ -44,12 +44,12 @@ def secret(site: Site) -> Iterator[Finding]:
             f"--from-literal={options.secret_key_field}=SECRET",
             "--cluster store_secret=NAME",
         ) from None
-    keys = sorted(found.data or {})
+    keys = sorted(held.data or {})
     settings = {
         "access_key_field": options.access_key_field,
         "secret_key_field": options.secret_key_field,
     }
-    absent = {setting: key for setting, key in settings.items() if not (found.data or {}).get(key)}
+    absent = {setting: key for setting, key in settings.items() if not (held.data or {}).get(key)}
     if absent:
         raise FaultError(
             f"the secret {name} of namespace {place} has no key "
@@ -81,7 +81,7 @@ def store_in_pods(site: Site) -> Iterator[Finding]:
         return
     for image in site.images().values():
         argv = ["python", "-m", "components.core.store.probe", site.options.root]
-        yield _of_probe(site, image, run_pod(site, Trial(image, argv, store=True)))
+        yield _of_probe(site, image, run_pod(site, PodTask(image, argv, store=True)))
 
 
 def _of_probe(site: Site, image: str, ended: Ended) -> Finding:

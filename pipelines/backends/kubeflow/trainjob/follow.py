@@ -104,14 +104,14 @@ class TrainJob:
 
         with self.cluster.asking(f"read the TrainJob {self.name} in {self.namespace}"):
             try:
-                found: Object = self.cluster.objects.get_namespaced_custom_object(
+                job: Object = self.cluster.objects.get_namespaced_custom_object(
                     *self._place, self.name, _request_timeout=TIMEOUT
                 )
             except ApiException as error:
                 if error.status == 404:
                     return None
                 raise
-            return found
+            return job
 
     def pods(self) -> list[Object]:
         """List its pods, the oldest first."""
@@ -239,9 +239,9 @@ class JobFollower:
 
     def _ending(self, job: Object) -> Ending | None:
         conditions = {
-            one["type"]: one
-            for one in (job.get("status") or {}).get("conditions") or ()
-            if one["status"] == "True"
+            condition["type"]: condition
+            for condition in (job.get("status") or {}).get("conditions") or ()
+            if condition["status"] == "True"
         }
         if "Complete" in conditions:
             return Ending(ExitCode.OK, "")
@@ -294,7 +294,7 @@ class JobFollower:
             return
         refusal = self._refusal(since) if len(pods) < self.nodes else ""
         if waiting:
-            pod = min(waiting, key=lambda one: (not _is_stuck(one), _label(one, RANK)))
+            pod = min(waiting, key=lambda pod: (not _is_stuck(pod), _label(pod, RANK)))
             events = (
                 self.job.cluster.events(self.job.namespace, name_of(pod))
                 if is_beginning(pod)
@@ -330,8 +330,8 @@ def _is_going_on(job: Object, manifest: Manifest) -> bool:
     """Say whether a TrainJob is what we would create, and has neither failed nor been deleted."""
     metadata = job["metadata"]
     failed = any(
-        one["type"] == "Failed" and one["status"] == "True"
-        for one in (job.get("status") or {}).get("conditions") or ()
+        condition["type"] == "Failed" and condition["status"] == "True"
+        for condition in (job.get("status") or {}).get("conditions") or ()
     )
     asked = manifest["metadata"]["annotations"][SPEC]
     same = (metadata.get("annotations") or {}).get(SPEC) == asked
