@@ -21,16 +21,16 @@ def compile_recipe(
 ) -> None:
     """Write a recipe as a Kubeflow pipeline."""
     from pipelines.backends.kubeflow.connection import cluster_options
-    from pipelines.backends.kubeflow.options import require_digests
+    from pipelines.backends.kubeflow.images import require_digests
 
     built = options.plan(recipe)
     chosen = cluster_options(cluster, ask=False)
     require_digests(built, chosen)
     try:
-        from pipelines.backends.kubeflow.compile import compile_plan, too_large
+        from pipelines.backends.kubeflow.compile import compile_plan
     except ModuleNotFoundError as error:
         raise UsageError(f"compiling needs {error.name}: install moco-transfer[kubeflow]") from None
-    size = compile_plan(built, output, chosen)
+    compiled = compile_plan(built, output, chosen)
     say(f"{output}: {number(len(built.steps), 'step')} of {built.name} at {built.scale} scale")
-    if words := too_large(built, size, chosen):
+    if words := compiled.too_large(chosen):
         tell(f"note: {words}")

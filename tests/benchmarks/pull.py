@@ -25,7 +25,7 @@ from components.core.manifest import Code, Manifest, hash_folder, write_manifest
 from components.core.store import open_store
 from pipelines.backends.base import Settings
 from pipelines.backends.kubeflow.backend import Kubeflow
-from pipelines.backends.kubeflow.compile import pipeline_name
+from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.plan import Plan
 from pipelines.runs.folder import Run, create_run

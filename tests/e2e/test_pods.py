@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.core.store import open_store
-from pipelines.backends.kubeflow.compile import compile_plan, pipeline_name
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.recipes import build_plan, load_recipe

@@ -11,7 +11,7 @@ import pytest
 
 from components.core.errors import MocoError
 from images.build import ROOT, Engine, build, current_commit, current_version
-from pipelines.backends.kubeflow.options import DIGEST
+from pipelines.backends.kubeflow.images import DIGEST
 from tests.images.test_build import arguments, folder_of_images
 
 # Files of the repository stand in for a system's: the build's context is the same for every image.

@@ -11,7 +11,8 @@ from components.core.metrics import Metrics, write_metrics
 from components.core.stage import Kind, Stage
 from components.core.store import Store, open_store
 from pipelines.backends.kubeflow.artifacts import find_artifacts
-from pipelines.backends.kubeflow.compile import compile_plan, pipeline_name
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.plan import Plan

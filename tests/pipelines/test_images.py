@@ -10,12 +10,8 @@ import pytest
 from components.core.config import apply_settings
 from components.core.errors import UsageError
 from components.core.stage import Stage
-from pipelines.backends.kubeflow.options import (
-    ClusterOptions,
-    default_image,
-    plan_images,
-    require_digests,
-)
+from pipelines.backends.kubeflow.images import default_image, plan_images, require_digests
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parameters import pipeline_parameters
 from pipelines.plan import Plan
 

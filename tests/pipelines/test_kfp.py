@@ -19,8 +19,8 @@ from components.core.errors import UsageError
 from components.core.stage import Resources, Stage
 from components.report import STAGE as REPORT
 from components.report import ReportConfig
-from pipelines.backends.kubeflow.compile import compile_plan, too_large
-from pipelines.backends.kubeflow.component import component_text
+from pipelines.backends.kubeflow.compile import compile_plan
+from pipelines.backends.kubeflow.component import component_of
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.pod import step_pod
 from pipelines.plan import Existing, Mounted, Plan
@@ -327,13 +327,13 @@ def test_a_workflow_that_the_cluster_would_not_take_is_told_with_the_ways_out(
         if number in (9, 149, 299):
             sizes[number] = compile_plan(plan, tmp_path / "p.yaml", CLUSTER)
 
-    assert too_large(plan, sizes[9], CLUSTER) is None
-    words = too_large(plan, sizes[149], CLUSTER) or ""
+    assert sizes[9].too_large(CLUSTER) is None
+    words = sizes[149].too_large(CLUSTER) or ""
     assert "about 1.1" in words
     assert "takes 1.05 MB. Ways out: fewer trials (--trials)" in words
     assert "MAX_WORKFLOW_SIZE=1500000, then --cluster workflow_size=1500000" in words
-    assert too_large(plan, sizes[149], CLUSTER.derive(workflow_size=1_500_000)) is None
-    assert "MAX_WORKFLOW_SIZE" not in (too_large(plan, sizes[299], CLUSTER) or "")  # etcd's limit
+    assert sizes[149].too_large(CLUSTER.derive(workflow_size=1_500_000)) is None
+    assert "MAX_WORKFLOW_SIZE" not in (sizes[299].too_large(CLUSTER) or "")  # etcd's limit
 
 
 def test_a_checkpoint_on_this_machine_is_refused(tmp_path: Path, toy: Stage[Any]) -> None:
@@ -350,7 +350,7 @@ def test_inputs_that_would_share_a_name_are_refused(toy: Stage[Any]) -> None:
     step = plan.add(stage, "first", toy.config(), image=CHECKPOINT)
 
     with pytest.raises(ValueError, match="two of its inputs have one name: changes, image, image"):
-        component_text(step, step.config, step_pod(plan, step, CLUSTER))
+        component_of(step, step.config, step_pod(plan, step, CLUSTER))
 
 
 def test_compiling_without_kfp_says_what_to_install(

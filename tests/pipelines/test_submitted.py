@@ -10,8 +10,8 @@ import pytest
 from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
 from components.core.store import FolderStore
-from pipelines.backends.kubeflow.component import task_name
 from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.submit import state_of, submit_plan

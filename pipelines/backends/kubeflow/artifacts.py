@@ -14,10 +14,8 @@ from components.core.errors import ConfigError, DataError, StoreError, UsageErro
 from components.core.manifest import MANIFEST, Lineage
 from components.core.store import Store, open_store
 from components.core.store.base import TRANSFERS
-from pipelines.backends.kubeflow.compile import pipeline_name
-from pipelines.backends.kubeflow.component import task_name
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.pod import mount_path
+from pipelines.backends.kubeflow.names import mount_path, pipeline_name, task_name
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.stored import StoredAttempt, StoredRuns
 from pipelines.plan import Existing, Mounted, Output, Plan, Step

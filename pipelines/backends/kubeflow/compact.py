@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from pipelines.backends.kubeflow.component import task_name
+from pipelines.backends.kubeflow.names import task_name
 from pipelines.plan import Plan
 
 _IDLE = ("accelerator_count", "accelerator_type", "cpu_limit", "memory_limit")

@@ -2,21 +2,21 @@
 
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.config import canonical_json
+from components.core.config import canonical_json, nearest
 from components.core.errors import UsageError
 from components.core.stage import Kind
 from pipelines.backends.kubeflow.compact import OBJECT, compact, workflow_size
 from pipelines.backends.kubeflow.component import (
     ARTIFACT_TYPES,
     CHANGES,
-    artifact_inputs,
-    component_text,
-    job_parameters,
+    component_of,
 )
+from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parameters import (
     Parameter,
@@ -38,9 +38,61 @@ from pipelines.backends.kubeflow.trainjob import TrainJobConfig
 from pipelines.plan import Existing, Output, Plan
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What is known of a compiled plan.
+
+    Attributes:
+        plan: Its name.
+        steps: How many it has.
+        parameters: What can be chosen for each run of it.
+        size: About how many bytes the workflow of a run will have.
+    """
+
+    plan: str
+    steps: int
+    parameters: Sequence[Parameter]
+    size: int
+
+    def require(self, given: Mapping[str, str]) -> None:
+        """Refuse parameters that it does not have.
+
+        Raises:
+            UsageError: naming all of them, with the nearest.
+        """
+        known = {parameter.name for parameter in self.parameters}
+        faults = [
+            f"--parameter {name}: the pipeline has none of that name{nearest(name, known)}"
+            for name in given
+            if name not in known
+        ]
+        if faults:
+            raise UsageError("\n".join(faults))
+
+    def too_large(self, cluster: ClusterOptions) -> str | None:
+        """Say why its workflow would not fit into a cluster, and the ways out, if so."""
+        if self.size <= cluster.workflow_size:
+            return None
+        ways = [
+            "fewer trials (--trials), rows (--rows) or one table at a time, which "
+            "`moco report RUN...` puts together"
+        ]
+        if self.size <= OBJECT:
+            ways.append(
+                "a controller that takes more: kubectl --namespace kubeflow set env "
+                f"deployment/workflow-controller MAX_WORKFLOW_SIZE={OBJECT}, "
+                f"then --cluster workflow_size={OBJECT}"
+            )
+        return (
+            f"the {self.steps} steps of {self.plan} are too many for one workflow: it would have "
+            f"about {self.size / 1e6:.2f} MB, and Kubeflow's workflow controller takes "
+            f"{cluster.workflow_size / 1e6:.2f} MB. Ways out: " + "; or ".join(ways)
+        )
+
+
 def compile_plan(
     plan: Plan, path: Path, cluster: ClusterOptions, states: Mapping[str, str] | None = None
-) -> int:
+) -> Compiled:
     """Write a plan as a Kubeflow pipeline, the same bytes for the same plan.
 
     Every step becomes a task that runs the stage's own command line; nothing is
@@ -52,52 +104,18 @@ def compile_plan(
         cluster: What it asks of the cluster.
         states: URLs of in-flight state by step, for steps that continue an earlier attempt.
 
-    Returns:
-        About how many bytes the workflow of a run will have; see `too_large`.
-
     Raises:
         UsageError: if the plan needs a file that no pod can read, or kfp is not installed.
     """
-    text, size = _compile(plan, cluster, states or {})
+    text, compiled = _compile(plan, cluster, states or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
-    return size
+    return compiled
 
 
-def too_large(plan: Plan, size: int, cluster: ClusterOptions) -> str | None:
-    """Say why the workflow of a plan would not fit into the cluster, and the ways out, if so.
-
-    Args:
-        plan: The plan.
-        size: What `compile_plan` returned.
-        cluster: Says what the workflow controller takes.
-    """
-    if size <= cluster.workflow_size:
-        return None
-    ways = [
-        "fewer trials (--trials), rows (--rows) or one table at a time, which "
-        "`moco report RUN...` puts together"
-    ]
-    if size <= OBJECT:
-        ways.append(
-            "a controller that takes more: kubectl --namespace kubeflow set env "
-            f"deployment/workflow-controller MAX_WORKFLOW_SIZE={OBJECT}, "
-            f"then --cluster workflow_size={OBJECT}"
-        )
-    return (
-        f"the {len(plan.steps)} steps of {plan.name} are too many for one workflow: it would have "
-        f"about {size / 1e6:.2f} MB, and Kubeflow's workflow controller takes "
-        f"{cluster.workflow_size / 1e6:.2f} MB. Ways out: " + "; or ".join(ways)
-    )
-
-
-def pipeline_name(plan: Plan) -> str:
-    """Return the name of a plan's pipeline, one for each scale."""
-    name = plan.name.replace("_", "-")
-    return name if plan.scale == "full" else f"{name}-{plan.scale}"
-
-
-def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> tuple[str, int]:
+def _compile(
+    plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]
+) -> tuple[str, Compiled]:
     try:
         from kfp import compiler, dsl
     except ModuleNotFoundError as error:
@@ -114,7 +132,8 @@ def _compile(plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]) -> 
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(compiled))
-        return compiled.read_text("utf-8"), workflow_size(pipeline)
+        text = compiled.read_text("utf-8")
+    return text, Compiled(plan.name, len(plan.steps), parameters, workflow_size(pipeline))
 
 
 def _as_function(
@@ -156,24 +175,21 @@ def _add_tasks(
     # A workflow holds what is a task's own twice, and has to fit into one object of the cluster.
     bases: dict[str, Any] = {}
     for step in plan:
-        sources = dict(step.sources())
-        arguments = {}
-        for name, port in artifact_inputs(step):
-            source = sources[port]
-            if isinstance(source, Existing):
-                arguments[name] = imported[source]
-            elif isinstance(source, Output):
-                arguments[name] = tasks[source.step].outputs[source.port]
         base = bases.setdefault(step.stage.name, step.config)
-        arguments[CHANGES] = canonical_json(step.config.changes(base))
-        arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
         pod, nodes = step_pod(plan, step, cluster), nodes_at(plan.scale, step.stage, cluster)
         job = TrainJobConfig.of(pod, nodes, cluster) if nodes > 1 else None
         if job:
             pod = follower_pod(pod)
-            arguments |= {name: parameters[name] for name in job_parameters(job)}
-        text = component_text(step, base, pod, state=states.get(step.name), job=job)
-        task = components.load_component_from_text(text)(**arguments)
+        component = component_of(step, base, pod, state=states.get(step.name), job=job)
+        arguments = {name: parameters[name] for name in component.parameters}
+        arguments[CHANGES] = canonical_json(step.config.changes(base))
+        arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
+        for name, source in component.artifacts.items():
+            if isinstance(source, Output):
+                arguments[name] = tasks[source.step].outputs[source.port]
+            else:
+                arguments[name] = imported[source]
+        task = components.load_component_from_text(component.text)(**arguments)
         task.set_display_name(step.name)
         task.set_caching_options(cluster.cache)
         _give(task, pod, parameters)

@@ -1,16 +1,17 @@
 """A step's stage as a Kubeflow container component: its own command line, with placeholders."""
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from components.core.config import Config
 from components.core.stage import Kind, Mount
 from components.core.stage import Source as Bound
+from pipelines.backends.kubeflow.names import input_name, mount_path
 from pipelines.backends.kubeflow.parameters import parameter_of, placeholder
-from pipelines.backends.kubeflow.pod import IMAGE, Pod, mount_path
+from pipelines.backends.kubeflow.pod import IMAGE, Pod
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follower_argv
-from pipelines.plan import Mounted, Source, Step
+from pipelines.plan import Existing, Mounted, Output, Source, Step
 
 ARTIFACT_TYPES: dict[Kind, str] = {
     "Dataset": "Dataset",
@@ -23,15 +24,30 @@ CHANGES = "changes"  # parameter with JSON: where a step's config differs from i
 EXECUTOR_INPUT = "{{$}}"
 
 
-def component_text(
+@dataclass(frozen=True)
+class Component:
+    """A step's component.
+
+    Attributes:
+        text: For `kfp.components.load_component_from_text`.
+        artifacts: What each of its inputs takes that is an artifact.
+        parameters: The pipeline's parameters that it takes under their own names.
+    """
+
+    text: str
+    artifacts: Mapping[str, Output | Existing]
+    parameters: Sequence[str]
+
+
+def component_of(
     step: Step,
     base: Config,
     pod: Pod,
     *,
     state: str | None = None,
     job: TrainJobConfig | None = None,
-) -> str:
-    """Write the component of a step: text for `kfp.components.load_component_from_text`.
+) -> Component:
+    """Write the component of a step.
 
     Its name is the step's, because that of the task follows, and with it the
     place of its artifacts in the store: `ROOT/PIPELINE/RUN/TASK/ID/PORT`.
@@ -47,12 +63,18 @@ def component_text(
     Raises:
         ValueError: if ports and keys of the step make the same name twice.
     """
-    artifacts = artifact_inputs(step)
-    texts = (CHANGES, IMAGE, *(job_parameters(job) if job else ()))
+    artifacts = [
+        (port, source) for port, source in step.sources() if not isinstance(source, Mounted)
+    ]
+    parameters = _parameters(job) if job else []
+    texts = (CHANGES, IMAGE, *parameters)
     inputs = [{"name": name, "type": "String"} for name in texts]
     inputs += [
-        {"name": name, "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind]}
-        for name, port in artifacts
+        {
+            "name": input_name(port),
+            "type": ARTIFACT_TYPES[step.stage.inputs[port.partition(".")[0]].kind],
+        }
+        for port, _ in artifacts
     ]
     names = [entry["name"] for entry in inputs]
     if len(set(names)) < len(names):
@@ -80,7 +102,11 @@ def component_text(
             }
         },
     }
-    return json.dumps(document)  # JSON is YAML
+    return Component(
+        json.dumps(document),  # JSON is YAML
+        {input_name(port): source for port, source in artifacts},
+        parameters,
+    )
 
 
 def step_argv(
@@ -118,30 +144,11 @@ def step_argv(
     )
 
 
-def job_parameters(job: TrainJobConfig) -> list[str]:
+def _parameters(job: TrainJobConfig) -> list[str]:
     """Return the pipeline's parameters, but the image, that a TrainJob has placeholders of."""
     pod = job.pod
     texts = [*pod.claims.values(), *(field.secret for field in pod.secrets.values())]
     return list(dict.fromkeys(name for text in texts if (name := parameter_of(text))))
-
-
-def artifact_inputs(step: Step) -> list[tuple[str, str]]:
-    """Return the inputs that are artifacts: name in the component, `PORT` or `PORT.KEY`."""
-    return [
-        (input_name(port), port)
-        for port, source in step.sources()
-        if not isinstance(source, Mounted)
-    ]
-
-
-def input_name(port: str) -> str:
-    """Name the component's input for `PORT` or `PORT.KEY`."""
-    return port.replace(".", "_")
-
-
-def task_name(step: str) -> str:
-    """Return what Kubeflow Pipelines calls the task of a step, and its folder in the store."""
-    return re.sub("[^a-z0-9]+", "-", step).strip("-")
 
 
 def _bound(port: str, source: Source, place: str) -> Bound:

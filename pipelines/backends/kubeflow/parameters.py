@@ -7,7 +7,8 @@ from typing import Any
 
 from components.core.errors import UsageError
 from components.core.stage import Stage
-from pipelines.backends.kubeflow.options import BUCKET_SCHEMES, ClusterOptions, plan_images, stages
+from pipelines.backends.kubeflow.images import plan_images, stages
+from pipelines.backends.kubeflow.options import BUCKET_SCHEMES, ClusterOptions
 from pipelines.backends.kubeflow.sizes import nodes_at, resources_at
 from pipelines.plan import Existing, Plan
 

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from components.core.config import Config, parse_config
 from components.core.stage import Resources
+from pipelines.backends.kubeflow.names import mount_path
 from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
 from pipelines.backends.kubeflow.parameters import (
     filled,
@@ -211,11 +212,6 @@ def store_secrets(options: ClusterOptions, secret: str) -> dict[str, SecretField
 def store_certificates(options: ClusterOptions) -> dict[str, str]:
     """Return the config map with the certificates to trust for the store, if there is one."""
     return {CERTIFICATES: options.store_ca} if options.store_ca else {}
-
-
-def mount_path(data_set: str) -> str:
-    """Return where a mounted data set stands in every pod."""
-    return f"/data/{data_set}"
 
 
 def variables(pod: Pod) -> list[Object]:

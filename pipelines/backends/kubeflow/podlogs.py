@@ -16,9 +16,9 @@ from pathlib import Path
 
 from components.core.errors import ClusterError, MocoError, StoreError
 from components.core.store import Store
-from pipelines.backends.kubeflow.component import task_name
 from pipelines.backends.kubeflow.connection import TIMEOUT, Cluster
 from pipelines.backends.kubeflow.logstream import PodLog
+from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.pods import MAIN, RUN_LABEL, Object, created, name_of, state_of
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.workflow import NODE, attempt_of, place_of

@@ -10,8 +10,8 @@ from typing import Any
 
 from components.core.errors import ClusterError, ExitCode, MocoError, StoreError
 from components.core.manifest import MANIFEST
-from pipelines.backends.kubeflow.component import task_name
 from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.parameters import resource_parameter
 from pipelines.backends.kubeflow.podlogs import (
     attempts,

@@ -4,14 +4,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.core.config import nearest
 from components.core.errors import UsageError
 from components.core.store import Store
-from pipelines.backends.kubeflow.compile import compile_plan, pipeline_name, too_large
-from pipelines.backends.kubeflow.component import task_name
+from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.options import BUCKET_SCHEMES, require_digests
-from pipelines.backends.kubeflow.parameters import pipeline_parameters
+from pipelines.backends.kubeflow.images import require_digests
+from pipelines.backends.kubeflow.names import pipeline_name, task_name
+from pipelines.backends.kubeflow.options import BUCKET_SCHEMES
 from pipelines.backends.kubeflow.record import NAME, ClusterRun
 from pipelines.backends.kubeflow.server import Server
 from pipelines.plan import Plan
@@ -43,18 +42,18 @@ def submit_plan(
     """
     parameters = parameters or {}
     require_digests(plan, cluster.options)
-    _check_parameters(plan, cluster, parameters)
     root = cluster.options.root.rstrip("/")
     if not root.startswith(BUCKET_SCHEMES):
         raise UsageError(f"--cluster root={root}: write it as s3://BUCKET/FOLDER or minio://...")
-    store, server = cluster.store(root), Server(cluster)
+    name, store, server = pipeline_name(plan), cluster.store(root), Server(cluster)
     store.check()
     with tempfile.TemporaryDirectory() as folder:
-        compiled = Path(folder, f"{pipeline_name(plan)}.yaml")
-        size = compile_plan(plan, compiled, cluster.options, parent.states if parent else None)
-        if words := too_large(plan, size, cluster.options):
+        file = Path(folder, f"{name}.yaml")
+        compiled = compile_plan(plan, file, cluster.options, parent.states if parent else None)
+        compiled.require(parameters)
+        if words := compiled.too_large(cluster.options):
             raise UsageError(words)
-        pipeline, version = server.upload(pipeline_name(plan), compiled)
+        pipeline, version = server.upload(name, file)
     run = create_run(runs, plan, parent=parent, backend=NAME, executed_here=False)
     try:
         started = server.start(run.id, pipeline, version, parameters)
@@ -63,15 +62,16 @@ def submit_plan(
         raise
     place = ClusterRun(
         run=started,
-        pipeline=pipeline_name(plan),
+        pipeline=name,
         namespace=cluster.options.namespace,
         server=cluster.server_name,
-        artifacts=f"{root}/{pipeline_name(plan)}/{started}",
+        artifacts=f"{root}/{name}/{started}",
     )
     place.write(run)
     # Beside its artifacts, so that others find out what the run is.
-    for name in (PLAN, RECORD):
-        store.write(f"{place.pipeline}/{place.run}/{name}", (run.folder / name).read_bytes())
+    for file_name in (PLAN, RECORD):
+        key = f"{place.pipeline}/{place.run}/{file_name}"
+        store.write(key, (run.folder / file_name).read_bytes())
     return run
 
 
@@ -120,14 +120,3 @@ def state_of(run: Run, step: str, store: Store) -> str:
             "--continue it starts anew"
         )
     return f"{place.store}/{max(states)}"
-
-
-def _check_parameters(plan: Plan, cluster: Cluster, given: Mapping[str, str]) -> None:
-    known = {parameter.name for parameter in pipeline_parameters(plan, cluster.options)}
-    faults = [
-        f"--parameter {name}: the pipeline has none of that name{nearest(name, known)}"
-        for name in given
-        if name not in known
-    ]
-    if faults:
-        raise UsageError("\n".join(faults))

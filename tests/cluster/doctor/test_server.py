@@ -36,6 +36,7 @@ def test_a_newer_server_passes_and_a_silent_one_is_warned_of(
 
     assert found["server"][0]["state"] == state
     assert tag in found["server"][0]["words"]
+    assert ("moco was tried with 2.17" in found["server"][0]["words"]) == (state == "ok")
 
 
 def test_something_else_at_the_servers_address_is_no_server(place: Place) -> None:

@@ -15,9 +15,9 @@ from pipelines.backends.kubeflow.doctor.findings import (
 )
 from pipelines.backends.kubeflow.doctor.pods import Ended, PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import IMAGE, Site
-from pipelines.backends.kubeflow.options import DIGEST
+from pipelines.backends.kubeflow.images import DIGEST
+from pipelines.backends.kubeflow.names import mount_path
 from pipelines.backends.kubeflow.parameters import pvc_parameter
-from pipelines.backends.kubeflow.pod import mount_path
 from pipelines.words import number
 
 SHOWN = 3  # faults of a data set

@@ -18,7 +18,7 @@ from pipelines.backends.kubeflow.doctor.findings import (
     warning,
 )
 from pipelines.backends.kubeflow.doctor.site import Site, grant
-from pipelines.backends.kubeflow.server import Server
+from pipelines.backends.kubeflow.server import TRIED, Server
 
 CONTROLLER = "workflow-controller-configmap"
 LAUNCHER = "kfp-launcher"
@@ -45,6 +45,7 @@ def server(site: Site) -> Iterator[Finding]:
     name, tag = site.cluster.server_name, str(health.get("tag_name") or "unknown")
     ours = importlib.metadata.version("kfp")
     release = ".".join(map(str, _numbers(ours)))
+    tried = f"moco was tried with {' and '.join(TRIED)}"
     if not _numbers(tag):
         yield warning(
             f"{name} does not say its version ({tag}); it must be {release} or newer",
@@ -60,11 +61,13 @@ def server(site: Site) -> Iterator[Finding]:
         )
     elif _numbers(tag)[0] > _numbers(ours)[0]:
         yield warning(
-            f"{name} is Kubeflow Pipelines {tag}, a generation after kfp {ours}",
+            f"{name} is Kubeflow Pipelines {tag}, a generation after kfp {ours}; {tried}",
             "try it with: moco submit appendix --scale digits",
         )
     else:
-        yield ok(f"Kubeflow Pipelines {tag} at {name}, {users}")
+        known = ".".join(map(str, _numbers(tag))) in TRIED
+        words = f"Kubeflow Pipelines {tag} at {name}, {users}"
+        yield ok(words if known else f"{words}; {tried}")
     yield from _place_of_runs(site)
 
 

@@ -9,7 +9,8 @@ from components.core.errors import ExitCode, UsageError
 from pipelines.backends.base import POD_SECONDS
 from pipelines.backends.kubeflow.connection import TIMEOUT, Cluster, cluster_options
 from pipelines.backends.kubeflow.doctor.findings import MissingError, RefusedError, UnknownUserError
-from pipelines.backends.kubeflow.options import ClusterOptions, default_image, stages
+from pipelines.backends.kubeflow.images import default_image, stages
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parameters import image_parameter, pipeline_parameters
 from pipelines.plan import Plan
 
