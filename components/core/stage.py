@@ -8,6 +8,7 @@ whoever runs a stage only supplies paths.
 
 import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -271,12 +272,16 @@ def load_stage(name: str) -> Stage[Any]:
 
 
 def stage_names() -> Iterator[str]:
-    """Find every stage below `components/` by its source, without importing anything."""
-    for root in map(Path, components.__path__):
-        for source in sorted(root.rglob("*.py")):
-            if re.search(r"^STAGE\b.*= Stage\(", source.read_text("utf-8"), re.M):
-                parts = source.relative_to(root).with_suffix("").parts
-                yield ".".join(part for part in parts if part != "__init__")
+    """Name every stage: each package below `components/` declares its own.
+
+    One that is a stage holds `STAGE`; one with stages among its modules names these in `STAGES`.
+    """
+    for package in pkgutil.iter_modules(components.__path__):
+        if package.ispkg:
+            declared = importlib.import_module(f"components.{package.name}")
+            if hasattr(declared, "STAGE"):
+                yield package.name
+            yield from (f"{package.name}.{module}" for module in getattr(declared, "STAGES", ()))
 
 
 def _input_argument(name: str, source: Source) -> list[str]:

@@ -122,3 +122,6 @@ STAGE = Stage(
     resources=Resources(gpus=8, cpus=64, memory=128, shared_memory=32),
     resumable=True,
 )
+
+STAGES = ("evaluate",)
+"""Beside it, those in modules of their own."""
