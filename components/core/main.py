@@ -108,7 +108,7 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
             paths=paths,
             manifests=manifests,
             identity={
-                "config": json.loads(invocation.config.to_json()),
+                "config": invocation.config.identity(),
                 "inputs": {
                     name: lineage.digest for name, lineage in lineages.items() if lineage.digest
                 },

@@ -105,8 +105,9 @@ class Job(Generic[C]):
         config: The validated config.
         paths: Input paths by port, or by `PORT.KEY`; every artifact is verified.
         manifests: Manifests of the inputs that are artifacts of ours, by the same names.
-        identity: Says which work this is, as JSON values: config, digests of the artifacts that
-            it reads, content of the mounted data sets if it can be resumed, code.
+        identity: Says which work this is, as JSON values: config but for what is incidental in
+            it, digests of the artifacts that it reads, content of the mounted data sets if it can
+            be resumed, code.
         outputs: For each output an existing, empty folder; for HTML a file to write.
         state: Folder or URL for what must outlive a pod (checkpoints).
         facts: What the work wants in the manifest of its outputs.
