@@ -1,1 +1,3 @@
 """Stages: supervised classification, end to end (Appendices A.6, A.7) and linear (Sec. 4.1)."""
+
+STAGES = ("imagenet", "inaturalist", "linear")

@@ -13,8 +13,8 @@ from components.classification.evaluate import Evaluator, Predictions, write_pre
 from components.classification.model import Classifier, moved_tensors
 from components.core.errors import ConfigError, MocoError
 from components.core.log import get_logger
-from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
+from components.core.stage import Job
 from components.datasets.loading import image_reader
 from components.training import distributed
 from components.training.history import History

@@ -11,7 +11,7 @@ from components.convert.detectron2_layout import detectron2_features, detectron2
 from components.convert.encoders import find_encoder
 from components.core.errors import DataError
 from components.core.log import get_logger
-from components.core.main import Job
+from components.core.stage import Job
 from components.vision.architectures import (
     CARD,
     DETECTRON2_WEIGHTS,

@@ -15,6 +15,13 @@ from components.core.errors import ConfigError
 from components.core.gpus import V100S, Gpus
 
 
+class Incidental:
+    """Marks a field that does not change the result: `Annotated[int, Incidental()]`.
+
+    A training goes on from its checkpoints with another value of it.
+    """
+
+
 class Config(BaseModel):
     """The options of a stage: immutable, without unknown keys, one JSON value."""
 
@@ -64,6 +71,17 @@ class Config(BaseModel):
     def to_json(self) -> str:
         """Return the canonical JSON text: the same config gives the same text."""
         return canonical_json(self.model_dump(mode="json"))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the result depends on, as JSON values: all fields but incidental ones."""
+        values = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if any(isinstance(mark, Incidental) for mark in field.metadata):
+                del values[name]
+            elif isinstance(value, Config):
+                values[name] = value.identity()
+        return values
 
     def changes(self, base: Self) -> dict[str, Any]:
         """Return what `base.derive` has to be given to make this config."""

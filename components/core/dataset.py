@@ -6,8 +6,7 @@ numpy nor torch. Whoever has a data set of their own puts its folder there, or i
 """
 
 import importlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,18 +127,6 @@ def dataset_roots() -> list[Path]:
     """Return the folders that hold packages called `components` with data sets in them."""
     package = importlib.import_module(_PACKAGE)
     return [Path(folder).parent for folder in package.__path__]
-
-
-def further_folders(package: str, own: Iterable[str]) -> list[str]:
-    """Find a package's folders on Python's path beside those that are known."""
-    known = {Path(folder).resolve() for folder in own}
-    further = []
-    for entry in sys.path:
-        folder = Path(entry, *package.split(".")).resolve()
-        if folder.is_dir() and folder not in known:
-            known.add(folder)
-            further.append(str(folder))
-    return further
 
 
 def _folders() -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from components.core.store_environment import SECRETS
+
 IN_CODE_DIGEST = False  # what a log shows, no result is computed from
 
 REDACTED = "[redacted]"
@@ -21,14 +23,7 @@ _SIGNED = re.compile(
 )
 # Who asks, in a URL: `scheme://USER:PASSWORD@host`.
 _USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^/\s'\"<>]*@")
-_SECRET_ENVIRONMENT = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "MINIO_SECRET_KEY",
-    "MINIO_SESSION_TOKEN",
-    "MINIO_ROOT_PASSWORD",
-)
+_SECRET_ENVIRONMENT = (*SECRETS, "MINIO_ROOT_PASSWORD")
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -9,9 +9,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Never, TypeVar
+from typing import Any, Never, TypeVar
 
 from pydantic import JsonValue
 
@@ -40,56 +39,11 @@ from components.core.manifest import (
 )
 from components.core.metrics import METRICS, read_metrics, tell_platform
 from components.core.ports import Ports
-from components.core.stage import Invocation, Mount, Port, Source, Stage, load_stage
+from components.core.stage import Invocation, Job, Mount, Port, Source, Stage, load_stage
 from components.core.store import local_path
 from components.core.version import code_of, image
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Job(Generic[C]):
-    """What a stage's work is given: its config, and paths that are ready to use.
-
-    Attributes:
-        config: The validated config.
-        paths: Input paths by port, or by `PORT.KEY`; every artifact is verified.
-        manifests: Manifests of the inputs that are artifacts of ours, by the same names.
-        identity: Says which work this is, as JSON values: config, digests of the artifacts that
-            it reads, content of the mounted data sets if it can be resumed, code.
-        outputs: For each output an existing, empty folder; for HTML a file to write.
-        state: Folder or URL for what must outlive a pod (checkpoints).
-        facts: What the work wants in the manifest of its outputs.
-    """
-
-    config: C
-    paths: Mapping[str, Path]
-    manifests: Mapping[str, Manifest]
-    identity: Mapping[str, JsonValue]
-    outputs: Mapping[str, Path]
-    state: str
-    facts: dict[str, JsonValue] = field(default_factory=dict)
-
-    def input(self, port: str) -> Path:
-        """Return the path of an input."""
-        return self.paths[port]
-
-    def has_input(self, port: str) -> bool:
-        """Say whether an optional input was given."""
-        return port in self.paths
-
-    def inputs(self, port: str) -> dict[str, Path]:
-        """Return the paths of a `many` input by key."""
-        members = (name for name in self.paths if name.startswith(f"{port}."))
-        return {name.removeprefix(f"{port}."): self.paths[name] for name in members}
-
-    def output(self, port: str) -> Path:
-        """Return the folder (or HTML file) that an output goes to."""
-        return self.outputs[port]
-
-    def lineage(self, port: str) -> Manifest | None:
-        """Return the manifest of an input (`PORT` or `PORT.KEY`), if it is an artifact of ours."""
-        return self.manifests.get(port)
 
 
 def main(module: str, arguments: Sequence[str] | None = None) -> Never:
@@ -154,7 +108,7 @@ def execute(stage: Stage[C], invocation: Invocation[C]) -> None:
             paths=paths,
             manifests=manifests,
             identity={
-                "config": json.loads(invocation.config.to_json()),
+                "config": invocation.config.identity(),
                 "inputs": {
                     name: lineage.digest for name, lineage in lineages.items() if lineage.digest
                 },

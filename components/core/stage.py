@@ -8,15 +8,21 @@ whoever runs a stage only supplies paths.
 
 import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NoReturn, get_args, get_origin
+
+from pydantic import JsonValue
 
 import components
 from components.core.config import C, Config, nearest, read_config
 from components.core.errors import UsageError
+
+if TYPE_CHECKING:  # a manifest says what kind of artifact it is of, as ports do
+    from components.core.manifest import Manifest
 
 Kind = Literal["Dataset", "Model", "Metrics", "Report", "HTML"]
 """What an artifact is. All are folders with a manifest, but HTML, which is one file: a view."""
@@ -89,6 +95,52 @@ class Invocation(Generic[C]):
     outputs: Mapping[str, str]
     state: str | None = None
     executor_input: str | None = None
+
+
+@dataclass(frozen=True)
+class Job(Generic[C]):
+    """What a stage's work is given: its config, and paths that are ready to use.
+
+    Attributes:
+        config: The validated config.
+        paths: Input paths by port, or by `PORT.KEY`; every artifact is verified.
+        manifests: Manifests of the inputs that are artifacts of ours, by the same names.
+        identity: Says which work this is, as JSON values: config but for what is incidental in
+            it, digests of the artifacts that it reads, content of the mounted data sets if it can
+            be resumed, code.
+        outputs: For each output an existing, empty folder; for HTML a file to write.
+        state: Folder or URL for what must outlive a pod (checkpoints).
+        facts: What the work wants in the manifest of its outputs.
+    """
+
+    config: C
+    paths: Mapping[str, Path]
+    manifests: Mapping[str, "Manifest"]
+    identity: Mapping[str, JsonValue]
+    outputs: Mapping[str, Path]
+    state: str
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+
+    def input(self, port: str) -> Path:
+        """Return the path of an input."""
+        return self.paths[port]
+
+    def has_input(self, port: str) -> bool:
+        """Say whether an optional input was given."""
+        return port in self.paths
+
+    def inputs(self, port: str) -> dict[str, Path]:
+        """Return the paths of a `many` input by key."""
+        members = (name for name in self.paths if name.startswith(f"{port}."))
+        return {name.removeprefix(f"{port}."): self.paths[name] for name in members}
+
+    def output(self, port: str) -> Path:
+        """Return the folder (or HTML file) that an output goes to."""
+        return self.outputs[port]
+
+    def lineage(self, port: str) -> "Manifest | None":
+        """Return the manifest of an input (`PORT` or `PORT.KEY`), if it is an artifact of ours."""
+        return self.manifests.get(port)
 
 
 @dataclass(frozen=True)
@@ -221,12 +273,16 @@ def load_stage(name: str) -> Stage[Any]:
 
 
 def stage_names() -> Iterator[str]:
-    """Find every stage below `components/` by its source, without importing anything."""
-    for root in map(Path, components.__path__):
-        for source in sorted(root.rglob("*.py")):
-            if re.search(r"^STAGE\b.*= Stage\(", source.read_text("utf-8"), re.M):
-                parts = source.relative_to(root).with_suffix("").parts
-                yield ".".join(part for part in parts if part != "__init__")
+    """Name every stage: each package below `components/` declares its own.
+
+    One that is a stage holds `STAGE`; one with stages among its modules names these in `STAGES`.
+    """
+    for package in pkgutil.iter_modules(components.__path__):
+        if package.ispkg:
+            declared = importlib.import_module(f"components.{package.name}")
+            if hasattr(declared, "STAGE"):
+                yield package.name
+            yield from (f"{package.name}.{module}" for module in getattr(declared, "STAGES", ()))
 
 
 def _input_argument(name: str, source: Source) -> list[str]:

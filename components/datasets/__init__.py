@@ -4,6 +4,6 @@ A folder declares itself in its `__init__` (`DATASETS`, of `components.core.data
 reads with is of a class of `interface`. Modules here are what data sets share.
 """
 
-from components.core.dataset import further_folders
+from components.core.search_path import further_folders
 
 __path__ += further_folders(__name__, __path__)

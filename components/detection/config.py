@@ -11,6 +11,7 @@ from pydantic import (
     PositiveInt,
 )
 
+from components.core.config import Incidental
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port, Resources
@@ -75,7 +76,7 @@ class DetectionConfig(TrainingConfig):
     without_geometry: bool = False
     """DensePose: train without mirrored images and measure boxes only, where its files of the \
 body's geometry are not at hand."""
-    evaluations: PositiveInt = 4
+    evaluations: Annotated[PositiveInt, Incidental()] = 4
     """Times that the detector is measured, evenly over training; the last is its end."""
     test_batch: PositiveInt = 4
     """Images that each process evaluates at once, if they are of one size."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.core.config import parse_config
 from components.core.errors import DataError, UsageError
-from components.core.main import Job
+from components.core.stage import Job
 from components.datasets.instances import InstanceSet
 from components.datasets.loading import detection_reader
 from components.detection.config import DetectionConfig

@@ -11,8 +11,8 @@ import torch
 from pydantic import JsonValue
 
 from components.core.log import get_logger
-from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics, write_per_class
+from components.core.stage import Job
 from components.datasets.instances import InstanceSet
 from components.datasets.loading import detection_reader
 from components.datasets.results import MeasuredFigures, Results

@@ -2,7 +2,7 @@
 
 from components.core.dataset import find_dataset
 from components.core.log import get_logger
-from components.core.main import Job
+from components.core.stage import Job
 from components.rendering.config import DigitsConfig
 
 log = get_logger(__name__)

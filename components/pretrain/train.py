@@ -10,8 +10,8 @@ import torch
 
 from components.core.errors import ConfigError
 from components.core.log import get_logger
-from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
+from components.core.stage import Job
 from components.datasets.loading import image_reader
 from components.pretrain import MONITORED, KnnConfig, PretrainConfig
 from components.pretrain.knn import KnnMonitor

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.log import get_logger
-from components.core.main import Job
+from components.core.stage import Job
 from components.report import ReportConfig
 from components.report.charts import draw_charts
 from components.report.figures import draw

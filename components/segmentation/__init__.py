@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from components.core.config import Incidental
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
@@ -50,7 +51,7 @@ class SegmentationConfig(TrainingConfig):
     """Factor by which an image is resized before the crop, least and most."""
     flip_probability: Probability = 0.5
     """Chance of a horizontal flip."""
-    evaluations: PositiveInt = 4
+    evaluations: Annotated[PositiveInt, Incidental()] = 4
     """Times that the model is measured, evenly over training; the last is its end."""
     test_batch: PositiveInt = 4
     """Images that each process evaluates at once, if they are of one size."""
@@ -122,3 +123,6 @@ STAGE = Stage(
     resources=Resources(gpus=8, cpus=64, memory=128, shared_memory=32),
     resumable=True,
 )
+
+STAGES = ("evaluate",)
+"""Beside it, those in modules of their own."""

@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from components.core.errors import DataError, UsageError
 from components.core.log import get_logger
-from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics, write_per_class
+from components.core.stage import Job
 from components.datasets.interface import SegmentationReader
 from components.datasets.loading import segmentation_reader
 from components.datasets.semantic import SemanticSet, palette

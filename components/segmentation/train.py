@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from pydantic import JsonValue
 
-from components.core.main import Job
+from components.core.stage import Job
 from components.datasets.loading import segmentation_reader
 from components.segmentation import SegmentationConfig
 from components.segmentation.data import SegmentationBatch, crops, whole_images

@@ -20,7 +20,6 @@ from components.core.errors import ConfigError, DataError, DiskFullError, of_os_
 from components.core.log import get_logger
 from components.core.manifest import FileEntry
 from components.core.store import FolderStore, HashMismatch, KeyNotFound, Store
-from components.training.config import RESUMABLE_CHANGES
 
 log = get_logger(__name__)
 
@@ -44,8 +43,8 @@ class Checkpointer:
 
         Args:
             store: Where checkpoints live; it outlives this process.
-            identity: JSON that says which training this is: config, inputs, code, and as
-                `data` the content of each mounted data set by port. A checkpoint of another
+            identity: JSON that says which training this is: the config's identity, inputs, code,
+                and as `data` the content of each mounted data set by port. A checkpoint of another
                 training is refused.
         """
         self.store = store
@@ -289,9 +288,8 @@ def _differing_values(saved: Any, wanted: Any, path: str = "") -> list[str]:
     if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
         different = []
         for key in sorted({*saved, *wanted}):
-            if key not in RESUMABLE_CHANGES:
-                where = f"{path}.{key}" if path else key
-                different += _differing_values(saved.get(key), wanted.get(key), where)
+            where = f"{path}.{key}" if path else key
+            different += _differing_values(saved.get(key), wanted.get(key), where)
         return different
     return [] if saved == wanted else [f"{path}: was {saved!r}, now {wanted!r}"]
 

@@ -1,10 +1,10 @@
 """What every training stage can be told; no torch here, so that a plan can be checked anywhere."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from components.core.config import Config
+from components.core.config import Config, Incidental
 
 
 class Schedule(Config):
@@ -55,7 +55,7 @@ class TrainingConfig(Config):
     GPU that has it, as torch's defaults are."""
     channels_last: Literal["auto"] | bool = "auto"
     """Keep activations in channels-last memory; `auto` does on a GPU, where it is faster."""
-    cuda_graph: Literal["auto"] | bool = "auto"
+    cuda_graph: Annotated[Literal["auto"] | bool, Incidental()] = "auto"
     """Launch a whole step at once, as a CUDA graph; `auto` does on a GPU, if all of the stage's
     batches are alike."""
     compile: bool = False
@@ -64,21 +64,12 @@ class TrainingConfig(Config):
     """Only deterministic kernels on a GPU, so that a resumed run equals an uninterrupted one."""
     processes: PositiveInt | None = None
     """Training processes of a node; one for each GPU by default, one on a machine without."""
-    checkpoint_seconds: PositiveFloat = 60.0
+    checkpoint_seconds: Annotated[PositiveFloat, Incidental()] = 60.0
     """Time between checkpoints: what a killed run loses at most."""
-    log_every: PositiveInt = 50
+    log_every: Annotated[PositiveInt, Incidental()] = 50
     """Steps between rows of the history."""
 
     @property
     def scaled_lr(self) -> float:
         """The learning rate for this batch (linear scaling, Goyal et al. 2017)."""
         return self.lr * self.batch_size / self.lr_batch
-
-
-RESUMABLE_CHANGES = frozenset(
-    {
-        *("workers", "prefetch", "cache", "max_corrupt_fraction"),
-        *("checkpoint_seconds", "log_every", "evaluations", "cuda_graph"),
-    }
-)
-"""Fields that may differ between a run and its continuation: they do not change the result."""

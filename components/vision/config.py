@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from components.core.config import Config
+from components.core.config import Config, Incidental
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Channels = tuple[float, float, float]
@@ -95,13 +95,13 @@ class EvaluationConfig(Config):
 class LoaderConfig(Config):
     """How images reach the training process."""
 
-    workers: NonNegativeInt = 8
+    workers: Annotated[NonNegativeInt, Incidental()] = 8
     """Loading processes for each training process; 0 loads in the training process itself."""
-    prefetch: PositiveInt = 4
+    prefetch: Annotated[PositiveInt, Incidental()] = 4
     """Batches that each loading process prepares ahead."""
-    cache: NonNegativeInt = 0
+    cache: Annotated[NonNegativeInt, Incidental()] = 0
     """Decoded images that each loading process keeps in memory, at most this many MiB."""
-    max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1), Incidental()] = 0.001
     """Share of unreadable images that is tolerated; unless it is 0, one image always is."""
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from components.core.config import C, apply_settings, nearest
-from components.core.dataset import further_folders
 from components.core.errors import ConfigError, UsageError
+from components.core.search_path import further_folders
 from components.report import Table
 from pipelines.plan import Existing, NameTakenError, Plan
 from pipelines.tables import report_config

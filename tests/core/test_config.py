@@ -1,10 +1,12 @@
 import json
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
-from components.core.config import Config, apply_settings, parse_config, read_config
+from components.core.config import Config, Incidental, apply_settings, parse_config, read_config
 from components.core.errors import ConfigError
 from components.detection.coco import CocoConfig
 from components.pretrain import PretrainConfig
@@ -14,6 +16,7 @@ class Inner(Config):
     """Nested."""
 
     depth: int = 1
+    patience: Annotated[int, Field(ge=0), Incidental()] = 3
 
 
 class Outer(Config):
@@ -78,6 +81,22 @@ def test_json_brings_the_same_config_back(width: int, name: str, depth: int) -> 
     config = Outer(width=width, name=name, inner=Inner(depth=depth))
     assert parse_config(Outer, config.to_json()) == config
     assert json.loads(config.to_json())["name"] == name
+
+
+def test_what_is_incidental_does_not_tell_one_run_from_another() -> None:
+    config = Outer(width=1)
+    assert config.identity() == {"width": 1, "name": "x", "inner": {"depth": 1}}
+    assert config.derive(inner={"patience": 9}).identity() == config.identity()
+    assert config.derive(inner={"depth": 9}).identity() != config.identity()
+
+    training = PretrainConfig()
+    same = apply_settings(
+        training,
+        {"loader.workers": "0", "loader.cache": "9", "log_every": "7", "cuda_graph": "false"},
+    )
+    assert same != training
+    assert same.identity() == training.identity()
+    assert training.derive(lr=0.1).identity() != training.identity()
 
 
 def test_no_number_without_a_value_is_accepted() -> None:

@@ -1,11 +1,14 @@
+import ast
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import components
 from components.core.config import Config
 from components.core.errors import ConfigError, ExitCode, UsageError
 from components.core.stage import Mount, Port, Source, Stage, load_stage, stage_names
@@ -97,11 +100,28 @@ def test_the_help_has_every_port_and_field() -> None:
             assert info.description, (name, field)
 
 
-def test_every_declared_stage_is_found_by_name() -> None:
+def test_every_stage_that_a_module_declares_is_found_by_name() -> None:
     names = list(stage_names())
     assert {"pretrain", "convert", "digits", "report", "classification.linear"} <= set(names)
+    assert sorted(names) == sorted(declared_stages())
     for name in names:
         assert load_stage(name).name == name
+
+
+def declared_stages() -> Iterator[str]:
+    """Read in every source below `components/` whether it holds a `STAGE`."""
+    root = Path(components.__path__[0])
+    for source in root.rglob("*.py"):
+        if any(map(assigns_stage, ast.parse(source.read_bytes()).body)):
+            parts = source.relative_to(root).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__init__")
+
+
+def assigns_stage(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Assign(targets=[ast.Name("STAGE")]) | ast.AnnAssign(target=ast.Name("STAGE")):
+            return True
+    return False
 
 
 @pytest.mark.parametrize("name", ["pretrian", "core", "core.config", "Pretrain", "../x", ""])
@@ -110,12 +130,16 @@ def test_an_unknown_stage_is_refused(name: str) -> None:
         load_stage(name)
 
 
-def test_declarations_import_neither_torch_nor_kfp() -> None:
+HEAVY = {"torch", "torchvision", "detectron2", "kfp", "numpy", "minio", "matplotlib"}
+
+
+@pytest.mark.parametrize("look", ["name", "load_stage(name)"])
+def test_neither_names_nor_declarations_import_torch_or_kfp(look: str) -> None:
     program = (
         "import sys\n"
         "from components.core.stage import load_stage, stage_names\n"
-        "[load_stage(name) for name in stage_names()]\n"
-        "print({'torch', 'kfp', 'numpy', 'minio', 'matplotlib'} & set(sys.modules))"
+        f"assert [{look} for name in stage_names()]\n"
+        f"print({HEAVY} & set(sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

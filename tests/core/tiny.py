@@ -7,8 +7,8 @@ from pathlib import Path
 
 from components.core import log
 from components.core.config import Config
-from components.core.main import Job, run
-from components.core.stage import Port, Stage
+from components.core.main import run
+from components.core.stage import Job, Port, Stage
 
 
 class TinyConfig(Config):

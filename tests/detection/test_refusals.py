@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from components.core.errors import ConfigError, DataError, MocoError, UsageError
-from components.core.main import Job, execute
-from components.core.stage import Mount, load_stage
+from components.core.main import execute
+from components.core.stage import Job, Mount, load_stage
 from components.detection.config import DetectionConfig
 from components.detection.evaluate import EvaluateDetectionConfig
 from components.detection.interface import Head

@@ -120,7 +120,7 @@ def work(
         total_steps=steps,
         state=f"{folder}/state",
         identity={
-            "config": json.loads(config.to_json()),
+            "config": config.identity(),
             "data": {"data": describe(Path(data)).to_json()} if data else {},
         },
         output=output,

@@ -14,6 +14,7 @@ from components.core.store.keys import UnsafeKey
 IN_CODE_DIGEST = False  # stores carry bytes, which are verified by their hashes
 
 __all__ = [
+    "BUCKET_SCHEMES",
     "Entry",
     "FolderStore",
     "HashMismatch",
@@ -21,13 +22,17 @@ __all__ = [
     "NotAllowed",
     "Store",
     "UnsafeKey",
+    "bucket_and_key",
     "is_remote",
     "local_path",
     "open_store",
 ]
 
-_BUCKET_SCHEMES = ("s3", "minio")
-_URL = re.compile(r"(s3|minio|file|https?|[a-z][a-z0-9+.-]*(?=:/)):(.*)", re.I | re.S)
+BUCKET_SCHEMES = ("s3", "minio")
+"""Of the URLs of buckets: any S3 store's, and those of a server that an endpoint names."""
+_URL = re.compile(
+    rf"({'|'.join(BUCKET_SCHEMES)}|file|https?|[a-z][a-z0-9+.-]*(?=:/)):(.*)", re.I | re.S
+)
 
 
 def is_remote(url: str | os.PathLike[str]) -> bool:
@@ -36,7 +41,14 @@ def is_remote(url: str | os.PathLike[str]) -> bool:
     Raises:
         UsageError: for a URL of neither, `https://` or `s3:/bucket`: no path begins so by accident.
     """
-    return _split(url)[0] in _BUCKET_SCHEMES
+    return _split(url)[0] in BUCKET_SCHEMES
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """Split a bucket's URL into that of the whole bucket and the key in it, which may be empty."""
+    scheme, _, place = url.partition("://")
+    bucket, _, key = place.rstrip("/").partition("/")
+    return f"{scheme}://{bucket}", key
 
 
 def local_path(url: str | os.PathLike[str]) -> Path:
@@ -46,7 +58,7 @@ def local_path(url: str | os.PathLike[str]) -> Path:
         UsageError: for any other URL.
     """
     scheme, path = _split(url)
-    if scheme in _BUCKET_SCHEMES:
+    if scheme in BUCKET_SCHEMES:
         raise UsageError(f"{url} is in a bucket; a path of this machine is needed here")
     return Path(unquote(path) if scheme else path)
 
@@ -87,7 +99,7 @@ def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
     scheme, rest = match[1].lower(), match[2]
     if text != text.strip():
         raise UsageError(f"{text!r}: remove the blank or line break around it")
-    if scheme in _BUCKET_SCHEMES:
+    if scheme in BUCKET_SCHEMES:
         if rest.startswith("//"):
             return scheme, rest[2:]
         raise UsageError(f"{text!r}: a bucket's URL has two slashes, {scheme}://{rest.lstrip('/')}")

@@ -19,6 +19,7 @@ from urllib3.exceptions import (
 
 from components.core.store.base import TRANSFERS
 from components.core.store.settings import AWS, S3Settings
+from components.core.store_environment import CA_BUNDLE
 
 PARALLEL_PARTS = 4
 
@@ -29,10 +30,10 @@ _CODE = re.compile(rb"<Code>(\w+)</Code>")
 # What OpenSSL calls the faults of TLS that a person must heal, and how.
 _TLS_WAYS_OUT = {
     "CERTIFICATE_VERIFY_FAILED": (
-        "set AWS_CA_BUNDLE to the certificate of the store's authority, and the endpoint to a name "
-        "that the store's certificate has"
+        f"set {CA_BUNDLE[0]} to the certificate of the store's authority, and the endpoint to a "
+        "name that the store's certificate has"
     ),
-    "NO_CERTIFICATE_OR_CRL_FOUND": "set AWS_CA_BUNDLE to a PEM file that holds certificates",
+    "NO_CERTIFICATE_OR_CRL_FOUND": f"set {CA_BUNDLE[0]} to a PEM file that holds certificates",
     "WRONG_VERSION_NUMBER": "the server speaks no TLS there: write http:// before the endpoint",
 }
 

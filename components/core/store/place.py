@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import UsageError
-from components.core.store import Store, open_store
+from components.core.store import Store, bucket_and_key, open_store
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,9 @@ class Places:
         Raises:
             UsageError: when it names the bucket only.
         """
-        scheme, _, rest = url.partition("://")
-        bucket, _, key = rest.rstrip("/").partition("/")
+        root, key = bucket_and_key(url)
         if not key:
             raise UsageError(f"{url}: name a file or a folder in the bucket, {url.rstrip('/')}/KEY")
-        root = f"{scheme}://{bucket}"
         if root not in self._buckets:
             self._buckets[root] = open_store(root)
         return Place(f"{root}/{key}", self._buckets[root], key)

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
+from components.core import store_environment
 from components.core.errors import ExitCode, MocoError, StoreError, UsageError
 from components.core.log import scrub
 from components.core.store import NotAllowed, Store, open_store
@@ -38,7 +39,7 @@ def probe(store: Store) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Probe a store, print one JSON line with `ok` and `words`, and return the exit code."""
     urls = sys.argv[1:] if arguments is None else arguments
-    os.environ.setdefault("MOCO_S3_RETRY_SECONDS", RETRY_SECONDS)
+    os.environ.setdefault(store_environment.RETRY_SECONDS[0], RETRY_SECONDS)
     try:
         if len(urls) != 1:
             raise UsageError("usage: python -m components.core.store.probe URL")

@@ -37,6 +37,7 @@ from components.core.store.client import PARALLEL_PARTS, Client, attempts, is_tr
 from components.core.store.files import reading, replacing
 from components.core.store.keys import UnsafeKey, checked_key
 from components.core.store.settings import AWS, S3Settings
+from components.core.store_environment import ACCESS_KEY, ENDPOINT, PROFILE, REGION, SECRET_KEY
 
 PART = 16 << 20  # bytes; larger files are uploaded in parts
 _MOST_PARTS = 10_000  # S3's limit
@@ -53,11 +54,11 @@ _WRITER = "writer"
 _STRICT_SERVERS = ("MinIO", "AmazonS3")
 _SETTLING_SECONDS = 0.5
 
-_CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in AWS_PROFILE"
+_CREDENTIALS = f"check {ACCESS_KEY} and {SECRET_KEY}, or the profile in {PROFILE}"
 _RIGHTS = "give this key the right to do that in the bucket, or use another key or bucket"
 _WAYS_OUT = {
     "AccessDenied": f"{_CREDENTIALS}, and the rights they give on the bucket",
-    "AuthorizationHeaderMalformed": "set AWS_REGION to the region of the bucket",
+    "AuthorizationHeaderMalformed": f"set {REGION[0]} to the region of the bucket",
     "ExpiredToken": f"the credentials have expired: {_CREDENTIALS}",
     "InvalidAccessKeyId": f"the store does not know the access key: {_CREDENTIALS}",
     "InvalidTokenId": f"the session token is not valid: {_CREDENTIALS}",
@@ -106,7 +107,7 @@ class S3Store(Store):
             raise UsageError(f"{scheme}://{bucket}/{prefix} names no bucket: {error}") from None
         if scheme == "minio" and not settings.endpoint:
             raise StoreError(
-                f"{scheme}://{bucket} needs its server: set MOCO_S3_ENDPOINT=http://HOST:PORT"
+                f"{scheme}://{bucket} needs its server: set {ENDPOINT[0]}=http://HOST:PORT"
             )
         self.url = f"{scheme}://{bucket}/{prefix}".rstrip("/")
         self._bucket = bucket
@@ -118,7 +119,7 @@ class S3Store(Store):
         except ValueError as error:
             raise StoreError(
                 f"{settings.endpoint or AWS} is no store that can be asked: {error}; set "
-                "MOCO_S3_ENDPOINT to http://HOST:PORT or https://HOST:PORT"
+                f"{ENDPOINT[0]} to http://HOST:PORT or https://HOST:PORT"
             ) from None
         self._large = threading.BoundedSemaphore(_LARGE_UPLOADS)
 
@@ -342,7 +343,7 @@ class S3Store(Store):
             if "header" not in str(error) and not isinstance(error, UnicodeError):
                 raise
             reason = "a credential or the region cannot be sent"  # the error's text would show it
-            raise self._error(doing, reason, f"{_CREDENTIALS}, and AWS_REGION") from None
+            raise self._error(doing, reason, f"{_CREDENTIALS}, and {REGION[0]}") from None
 
     def _error(
         self, doing: str, reason: str, way_out: str = "", kind: type[StoreError] = StoreError

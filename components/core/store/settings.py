@@ -29,6 +29,7 @@ from pydantic import (
 )
 from typing_extensions import override
 
+from components.core import store_environment as variables
 from components.core.errors import StoreError
 from components.core.log import get_logger, scrub
 
@@ -39,36 +40,27 @@ AWS = "https://s3.amazonaws.com"
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.ASCII)  # a name, or an address of IPv6
 _REGION = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _SENDABLE = re.compile(r"[!-~]+")
+_BOTH_KEYS = f"{variables.ACCESS_KEY} and {variables.SECRET_KEY}"
 _COPY = "a blank, a line break, or one outside ASCII; copy it anew"
 
 # Each setting's variables, the first that is set counts.
 _VARIABLES = {
-    "endpoint": ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    "ca_bundle": ("AWS_CA_BUNDLE", "SSL_CERT_FILE"),
-    "addressing": ("MOCO_S3_ADDRESSING",),
-    "retry_seconds": ("MOCO_S3_RETRY_SECONDS",),
+    "endpoint": variables.ENDPOINT,
+    "region": variables.REGION,
+    "ca_bundle": variables.CA_BUNDLE,
+    "addressing": variables.ADDRESSING,
+    "retry_seconds": variables.RETRY_SECONDS,
 }
 _KEY_FIELDS = ("access_key", "secret_key", "session_token")
-_KEY_VARIABLES = (
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
-)
-# A pod's service account; without these the provider would ask a cloud's metadata address.
-_SERVICE_ACCOUNT_VARIABLES = (
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-)
 # What the client's provider keeps of its process's environment, and under which attributes.
 _SERVICE_ACCOUNT_ATTRIBUTES = {
-    "_token": "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "_token_file": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "_identity_file": "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "_aws_region": "AWS_REGION",
-    "_role_arn": "AWS_ROLE_ARN",
-    "_role_session_name": "AWS_ROLE_SESSION_NAME",
-    "_full_uri": "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "_token": variables.AUTHORIZATION,
+    "_token_file": variables.AUTHORIZATION_FILE,
+    "_identity_file": variables.IDENTITY_FILE,
+    "_aws_region": variables.REGION[0],
+    "_role_arn": variables.ROLE,
+    "_role_session_name": variables.ROLE_SESSION,
+    "_full_uri": variables.CREDENTIALS_URL,
 }
 
 
@@ -147,7 +139,7 @@ class S3Settings(BaseModel):
             field: next((value for name in names if (value := _value(environment, name))), None)
             for field, names in _VARIABLES.items()
         }
-        for names in _KEY_VARIABLES:
+        for names in variables.KEYS:
             if _value(environment, names[0]):
                 given = (_value(environment, name) for name in names)
                 values |= zip(_KEY_FIELDS, given, strict=True)
@@ -175,18 +167,18 @@ class S3Settings(BaseModel):
             return StaticProvider(self.access_key, self.secret_key.get_secret_value(), token)
         home = Path(environment.get("HOME") or Path.home())
         provider = AWSConfigProvider(
-            _value(environment, "AWS_SHARED_CREDENTIALS_FILE")
-            or str(home / ".aws" / "credentials"),
-            _value(environment, "AWS_PROFILE") or "default",
+            _value(environment, variables.CREDENTIALS_FILE) or str(home / ".aws" / "credentials"),
+            _value(environment, variables.PROFILE) or "default",
         )
-        if any(_value(environment, name) for name in _SERVICE_ACCOUNT_VARIABLES):
+        # Without these the provider would ask a cloud's metadata address.
+        if any(_value(environment, name) for name in variables.SERVICE_ACCOUNT):
             return ChainedProvider([provider, _ServiceAccount(environment)])
         try:
             credentials = provider.retrieve()
         except (ValueError, configparser.Error):
             raise StoreError(
-                "no credentials for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "AWS_PROFILE to a profile of the AWS credentials file"
+                f"no credentials for the store: set {_BOTH_KEYS}, or "
+                f"{variables.PROFILE} to a profile of the AWS credentials file"
             ) from None
         for field in _KEY_FIELDS:
             if fault := _key_fault(field, getattr(credentials, field)):
@@ -201,7 +193,7 @@ class _ServiceAccount(IamAwsProvider):
         super().__init__()
         for attribute, name in _SERVICE_ACCOUNT_ATTRIBUTES.items():
             setattr(self, attribute, _value(environment, name))
-        path = _value(environment, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        path = _value(environment, variables.CREDENTIALS_PATH)
         self._relative_uri = f"/{path.lstrip('/')}" if path else None
 
     @override
@@ -211,8 +203,8 @@ class _ServiceAccount(IamAwsProvider):
         except Exception as error:  # of files, of the network, of what is answered
             raise StoreError(
                 "the pod's service account gives no credentials for the store: "
-                f"{scrub(str(error))}; check {' / '.join(_SERVICE_ACCOUNT_VARIABLES)}, or set "
-                f"{' and '.join(_KEY_VARIABLES[0][:2])}"
+                f"{scrub(str(error))}; check {' / '.join(variables.SERVICE_ACCOUNT)}, "
+                f"or set {_BOTH_KEYS}"
             ) from None
 
 
@@ -236,13 +228,13 @@ def _key_fault(field: str, value: str | None) -> str | None:
     """
     if not value or (value.isprintable() if field == "secret_key" else _SENDABLE.fullmatch(value)):
         return None
-    variables = " / ".join(names[_KEY_FIELDS.index(field)] for names in _KEY_VARIABLES)
-    return f"the {field.replace('_', ' ')} ({variables}) holds a character that none has: {_COPY}"
+    given_as = " / ".join(names[_KEY_FIELDS.index(field)] for names in variables.KEYS)
+    return f"the {field.replace('_', ' ')} ({given_as}) holds a character that none has: {_COPY}"
 
 
 def _shown(location: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
-        return f"{' / '.join(_KEY_VARIABLES[0][:2])}: {message}"
+        return f"{variables.ACCESS_KEY} / {variables.SECRET_KEY}: {message}"
     names = _VARIABLES.get(str(location[0]), (str(location[0]),))
     return f"{' / '.join(names)}: {message}"

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from components.core.errors import ExitCode, StoreError, UsageError
-from components.core.store import FolderStore, is_remote, local_path, open_store
+from components.core.store import FolderStore, bucket_and_key, is_remote, local_path, open_store
 from components.core.store.settings import S3Settings, _warn_of_white_space
 
 CANARY = "canary-5d1f-secret"
@@ -33,6 +33,11 @@ def test_a_path_and_a_file_url_are_the_same_folder(tmp_path: Path) -> None:
         assert not is_remote(url)
     assert is_remote("s3://bucket/prefix")
     assert is_remote("minio://bucket")
+
+
+def test_a_buckets_url_has_the_bucket_and_a_key_in_it() -> None:
+    assert bucket_and_key("s3://bucket/a/b/") == ("s3://bucket", "a/b")
+    assert bucket_and_key("minio://bucket/") == ("minio://bucket", "")
 
 
 def test_a_file_url_is_a_path_wherever_one_is_meant(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
-"""Adds the toy stage and its recipe to every process that has this folder on its path."""
+"""Adds the toy stage's recipe to every process that has this folder on its path."""
 
 import sys
 from pathlib import Path
 
-import components
-
 HERE = Path(__file__).parent
-components.__path__.append(str(HERE / "components"))
 if not any(argument.startswith("components.") for argument in sys.orig_argv):
     import pipelines.recipes
 

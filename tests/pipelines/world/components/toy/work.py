@@ -9,8 +9,8 @@ from pathlib import Path
 
 from components.core.errors import DataError
 from components.core.log import get_logger
-from components.core.main import Job
 from components.core.metrics import Metrics, write_metrics
+from components.core.stage import Job
 from components.toy import ToyConfig  # type: ignore[import-not-found]
 
 log = get_logger(__name__)
