@@ -10,8 +10,8 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from components.core.config import nearest
-from components.core.dataset import further_folders
 from components.core.errors import UsageError
+from components.core.search_path import further_folders
 
 if TYPE_CHECKING:
     from pipelines.backends.base import Backend, Settings

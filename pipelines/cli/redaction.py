@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from components.core.log import REDACTED, names_secret, scrub
+from components.core.store_environment import CREDENTIALS_FILE
 
 SHORTEST, SHORTEST_NUMBER = 4, 6  # characters of a value that is looked for
 LARGEST = 1 << 20  # bytes of a file that credentials are read from
@@ -127,7 +128,7 @@ def _of_files(environment: Mapping[str, str]) -> Iterator[str]:
     home = Path(environment.get("HOME") or Path.home())
     profiles = configparser.RawConfigParser()
     with suppress(configparser.Error):
-        place = environment.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials"
+        place = environment.get(CREDENTIALS_FILE) or home / ".aws" / "credentials"
         profiles.read_string(_content(Path(place)))
     for section in profiles.sections():
         yield from (value for _, value in profiles.items(section))

@@ -20,7 +20,7 @@ from components.core.errors import (
 )
 from components.core.manifest import MANIFEST
 from components.core.stage import Kind
-from components.core.store import is_remote
+from components.core.store import bucket_and_key, is_remote
 from components.core.store.base import TRANSFERS
 from pipelines.plan import Existing, Output, Step
 from pipelines.runs.artifacts import (
@@ -255,7 +255,8 @@ def _cells_from_elsewhere(
         if isinstance(source, Existing) and (is_remote(source.uri) or target != run)
     }
     stores = {
-        url: origin.store(url, run) for url in {_bucket(uri) for uri in sources if is_remote(uri)}
+        url: origin.store(url, run)
+        for url in {bucket_and_key(uri)[0] for uri in sources if is_remote(uri)}
     }
 
     def transfer(source: Existing) -> Transfer:
@@ -263,7 +264,7 @@ def _cells_from_elsewhere(
         if target != run and (here / MANIFEST).exists():
             stored = artifact_here(here)
         elif is_remote(source.uri):
-            stored = artifact_at(source.uri, stores[_bucket(source.uri)])
+            stored = artifact_at(source.uri, stores[bucket_and_key(source.uri)[0]])
         else:
             raise DataError(f"{source.uri}, which the report of run {run.id} reads, is gone")
         return Transfer(source.uri, stored, pulled_artifact(target, source))
@@ -294,11 +295,6 @@ def _note(run: Run, target: Run, finished: StoredArtifacts) -> None:
     done = all(target.status(step.name).state in DONE for step in run.plan)
     if record.artifacts and record.state == "running" and done:
         target.write_record(record.model_copy(update={"state": "finished"}))
-
-
-def _bucket(url: str) -> str:
-    scheme, _, path = url.partition("://")
-    return f"{scheme}://{path.partition('/')[0]}"
 
 
 def _is_settled(cell: Cell) -> bool:

@@ -9,6 +9,13 @@ from typing import Any
 from components.core.errors import ClusterError, MocoError, StoreError
 from components.core.log import names_secret
 from components.core.store import Store, is_remote, open_store
+from components.core.store_environment import (
+    ACCESS_KEY,
+    ENDPOINT,
+    SECRET_KEY,
+    names_credentials,
+    names_endpoint,
+)
 from pipelines.backends.base import POD_SECONDS, Backend, Request, Settings, Whereabouts
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.artifacts import earlier_runs, find_artifacts
@@ -146,14 +153,14 @@ class Kubeflow(Backend):
 
     def store(self, url: str, run: Run) -> Store:
         """Open a store: as the environment says where and who, or as the cluster does."""
-        if not is_remote(url) or _names_a_store():
+        if not is_remote(url) or (names_endpoint(os.environ) and names_credentials(os.environ)):
             return open_store(url)
         try:
             return self.cluster(run).store(url)
         except ClusterError as error:
             raise ClusterError(
-                f"{error}\nThe store can also be read without the cluster: set MOCO_S3_ENDPOINT, "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{error}\nThe store can also be read without the cluster: set "
+                f"{ENDPOINT[0]}, {ACCESS_KEY} and {SECRET_KEY}"
             ) from None
 
     def earlier(self, plan: Plan) -> list[tuple[Run, StoredArtifacts]]:
@@ -233,10 +240,3 @@ def _why_silent(run: Run, step: str) -> str | None:
         return None
     reason = f": {status.reason.splitlines()[-1]}" if status.reason else ""
     return f"{step} has said nothing: it is {status.state}{reason}"
-
-
-def _names_a_store() -> bool:
-    """Say whether the environment says where the store is, and who asks."""
-    endpoint = ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    credentials = ("AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY", "AWS_PROFILE")
-    return all(any(os.environ.get(name) for name in names) for names in (endpoint, credentials))

@@ -12,6 +12,15 @@ from typing import Any
 from components.core.config import apply_settings, read_config
 from components.core.errors import ClusterError, ConfigError, UsageError
 from components.core.store import Store, open_store
+from components.core.store_environment import (
+    ACCESS_KEY,
+    ENDPOINT,
+    REGION,
+    SECRET_KEY,
+    names_credentials,
+    names_endpoint,
+    names_region,
+)
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.pods import Object, sorted_events
 
@@ -126,13 +135,11 @@ class Cluster:
     def _store_environment(self) -> Mapping[str, str]:
         environment = dict(os.environ)
         options = self.options
-        named = ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-        if not any(environment.get(name) for name in named):
-            environment["MOCO_S3_ENDPOINT"] = options.store_endpoint
-        if options.store_region and not environment.get("AWS_REGION"):
-            environment["AWS_REGION"] = options.store_region
-        own = ("AWS_ACCESS_KEY_ID", "MINIO_ACCESS_KEY", "AWS_PROFILE")
-        if not any(environment.get(name) for name in own):
+        if not names_endpoint(environment):
+            environment[ENDPOINT[0]] = options.store_endpoint
+        if options.store_region and not names_region(environment):
+            environment[REGION[0]] = options.store_region
+        if not names_credentials(environment):
             environment |= self.store_credentials()
         return environment
 
@@ -157,7 +164,7 @@ class Cluster:
                 "Name its keys: --cluster access_key_field=NAME --cluster secret_key_field=NAME"
             )
         access, secret_key = (base64.b64decode(data[field]).decode() for field in fields)
-        return {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret_key}
+        return {ACCESS_KEY: access, SECRET_KEY: secret_key}
 
     def _translated(self, error: Exception, what: str) -> ClusterError | None:
         import kfp_server_api

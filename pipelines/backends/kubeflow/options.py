@@ -10,8 +10,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from components.core.config import Config, nearest
 from components.core.stage import stage_names
 
-BUCKET_SCHEMES = ("s3://", "minio://", "gs://")
-
 
 class Toleration(Config):
     """A taint that pods put up with, as Kubernetes writes it."""

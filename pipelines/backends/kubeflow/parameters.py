@@ -7,8 +7,9 @@ from typing import Any
 
 from components.core.errors import UsageError
 from components.core.stage import Stage
+from components.core.store import is_remote
 from pipelines.backends.kubeflow.images import plan_images, stages
-from pipelines.backends.kubeflow.options import BUCKET_SCHEMES, ClusterOptions
+from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.sizes import nodes_at, resources_at
 from pipelines.plan import Existing, Plan
 
@@ -59,7 +60,7 @@ def existing_parameters(plan: Plan) -> dict[Existing, str]:
     for step in plan:
         for port, source in step.sources():
             if isinstance(source, Existing) and source not in names:
-                if not source.uri.startswith(BUCKET_SCHEMES):
+                if not is_remote(source.uri):
                     raise UsageError(
                         f"step {step.name}, input {port}: {source.uri} is a path of this machine, "
                         "which no pod can read; copy it to the cluster's bucket and name it as "

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from components.core.config import Config, parse_config
 from components.core.stage import Resources
+from components.core.store_environment import ACCESS_KEY, SECRET_KEY, environment_of
 from pipelines.backends.kubeflow.names import mount_path
 from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
 from pipelines.backends.kubeflow.parameters import (
@@ -193,19 +194,15 @@ def follower_pod(pod: Pod) -> Pod:
 
 def store_environment(options: ClusterOptions) -> dict[str, str]:
     """Return the variables by which a pod finds the store; its credentials are `store_secrets`."""
-    variables = {
-        "MOCO_S3_ENDPOINT": options.store_endpoint,
-        "AWS_REGION": options.store_region,
-        "AWS_CA_BUNDLE": f"{CERTIFICATES}/ca.crt" if options.store_ca else None,
-    }
-    return {name: value for name, value in variables.items() if value}
+    bundle = f"{CERTIFICATES}/ca.crt" if options.store_ca else None
+    return environment_of(options.store_endpoint, options.store_region, bundle)
 
 
 def store_secrets(options: ClusterOptions, secret: str) -> dict[str, SecretField]:
     """Return the variables with the store's credentials, by reference only."""
     return {
-        "AWS_ACCESS_KEY_ID": SecretField(secret=secret, key=options.access_key_field),
-        "AWS_SECRET_ACCESS_KEY": SecretField(secret=secret, key=options.secret_key_field),
+        ACCESS_KEY: SecretField(secret=secret, key=options.access_key_field),
+        SECRET_KEY: SecretField(secret=secret, key=options.secret_key_field),
     }
 
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.errors import UsageError
-from components.core.store import Store
+from components.core.store import Store, is_remote
 from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.images import require_digests
 from pipelines.backends.kubeflow.names import pipeline_name, task_name
-from pipelines.backends.kubeflow.options import BUCKET_SCHEMES
 from pipelines.backends.kubeflow.record import NAME, ClusterRun
 from pipelines.backends.kubeflow.server import Server
 from pipelines.plan import Plan
@@ -43,7 +42,7 @@ def submit_plan(
     parameters = parameters or {}
     require_digests(plan, cluster.options)
     root = cluster.options.root.rstrip("/")
-    if not root.startswith(BUCKET_SCHEMES):
+    if not is_remote(root):
         raise UsageError(f"--cluster root={root}: write it as s3://BUCKET/FOLDER or minio://...")
     name, store, server = pipeline_name(plan), cluster.store(root), Server(cluster)
     store.check()

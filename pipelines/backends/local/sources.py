@@ -11,7 +11,7 @@ from components.core.config import nearest
 from components.core.content import describe
 from components.core.errors import DataError, MocoError, UsageError
 from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
-from components.core.store import KeyNotFound, is_remote, local_path, open_store
+from components.core.store import KeyNotFound, bucket_and_key, is_remote, local_path, open_store
 from pipelines.plan import Existing, Mounted, Plan
 
 FETCHED = ".fetched"
@@ -157,11 +157,10 @@ def _locate(source: Existing, foreign: bool, runs: Path) -> Path:
 
 def _fetch(uri: str, runs: Path) -> Path:
     """Fetch a file or an artifact of a bucket; what was fetched before is used again."""
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.strip("/").partition("/")
+    bucket, key = bucket_and_key(uri)
     if not key:
         raise DataError(f"{uri}: name a file or an artifact in the bucket, {uri}/KEY")
-    store = open_store(f"{scheme}://{bucket}")
+    store = open_store(bucket)
     entries = store.list(key)
     if not entries:
         raise DataError(f"{uri}: the bucket has nothing there")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from components.core.errors import ClusterError, ExitCode, StoreError
 from components.core.store.probe import probe
+from components.core.store_environment import ACCESS_KEY, ENDPOINT, SECRET_KEY, names_endpoint
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.doctor.findings import (
     FaultError,
@@ -18,8 +19,6 @@ from pipelines.backends.kubeflow.doctor.findings import (
 )
 from pipelines.backends.kubeflow.doctor.pods import Ended, PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import Site
-
-ENDPOINTS = ("MOCO_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 def secret(site: Site) -> Iterator[Finding]:
@@ -65,7 +64,7 @@ def store(site: Site) -> Iterator[Finding]:
     try:
         probe(site.cluster.store(root))
     except ClusterError as error:  # its secret may not be read
-        own = "export AWS_ACCESS_KEY_ID=ID AWS_SECRET_ACCESS_KEY=SECRET"
+        own = f"export {ACCESS_KEY}=ID {SECRET_KEY}=SECRET"
         raise FaultError(str(error), own, code=error.exit_code) from None
     except StoreError as error:
         raise FaultError(
@@ -107,7 +106,7 @@ def _ways_to_the_store(site: Site, words: str) -> tuple[str, ...]:
     """Return ways out for a bucket that is missing, and for a name that only pods can resolve."""
     if "NoSuchBucket" in words:
         return ("--cluster root=minio://BUCKET/FOLDER, or s3://BUCKET/FOLDER",)
-    if any(os.environ.get(name) for name in ENDPOINTS):
+    if names_endpoint(os.environ):
         return ()
     parts = urlsplit(site.options.store_endpoint)
     try:
@@ -117,6 +116,6 @@ def _ways_to_the_store(site: Site, words: str) -> tuple[str, ...]:
         port = parts.port or 80
         return (
             f"kubectl port-forward --namespace {rest.partition('.')[0] or site.namespace} "
-            f"service/{service} {port} & export MOCO_S3_ENDPOINT={parts.scheme}://127.0.0.1:{port}",
+            f"service/{service} {port} & export {ENDPOINT[0]}={parts.scheme}://127.0.0.1:{port}",
         )
     return ()
