@@ -47,7 +47,7 @@ RIGHTS = (
     Right("list", "pods", "moco status"),
     Right("get", "pods/log", "moco logs"),
     Right("list", "events", "why pods wait", needed=False),
-    Right("get", "workflows", "why steps failed", "argoproj.io", needed=False),
+    Right("list", "workflows", "why steps failed", "argoproj.io", needed=False),
 )
 POD_RIGHTS = (
     Right("create", "pods", "moco doctor; --no-pods does without"),
