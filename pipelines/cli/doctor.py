@@ -88,8 +88,9 @@ def doctor(
         raise UsageError("--run names what goes into a bundle: give --bundle FILE.zip, too")
     named = find_run(run, runs_folder()) if run else None
     asked = open_backend(backend, Settings(cluster))
+    plan = options.plan(recipe) if recipe else None
     findings = asked.doctor(
-        options.plan(recipe) if recipe else None,
+        plan,
         data=pairs("--data", data, "NAME=CLAIM"),
         parameters=pairs("--parameter", parameter, "NAME=VALUE"),
         run=named,
@@ -102,10 +103,10 @@ def doctor(
             print_json({"exit_code": code, "findings": [_facts(finding) for finding in seen]})
         return code
     with reserved(bundle) as file:
-        # A run of another backend, of this machine above all, says nothing of this one.
+        # What is wrong with a run of another backend, one of this machine above all, is not here.
         wanted = named is None or _backend(named) == backend or bool(recipe or cluster)
         seen = _shown(findings, json) if wanted else []
-        collected = _collected(asked, seen, options.plan(recipe) if recipe else None, named)
+        collected = _collected(asked, seen, plan, named)
         if not wanted:
             collected.lacks("the cluster: it was not asked, as the run is of this machine")
         collected.write(file)

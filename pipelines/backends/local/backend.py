@@ -13,7 +13,7 @@ from pipelines.backends.base import Backend, Request, Settings, Whereabouts
 from pipelines.backends.findings import Finding
 from pipelines.backends.local.execute import execute
 from pipelines.backends.local.machine import Machine, this_machine
-from pipelines.backends.local.reuse import ingredients_of
+from pipelines.backends.local.reuse import state_key_of
 from pipelines.backends.local.sources import Sources, find_sources
 from pipelines.plan import Output, Plan
 from pipelines.runs.artifacts import StoredArtifacts, artifacts_here
@@ -182,7 +182,7 @@ def hand_over(source: Run, run: Run, step: str, sources: Sources) -> None:
         for name, source_of_input in run.plan.step(step).sources()
         if not isinstance(source_of_input, Output)
     }
-    key = ingredients_of(run.plan.step(step), digests).state_key
+    key = state_key_of(run.plan.step(step), digests)
     if source.status(step).state_key != key:
         forget_run(run)
         raise DataError(

@@ -25,6 +25,7 @@ from pipelines.backends.local.reuse import (
     output_digest,
     outputs_intact,
     remove_outputs,
+    state_key_of,
 )
 from pipelines.backends.local.sources import Sources
 from pipelines.plan import Mounted, Output, Source, Step
@@ -248,7 +249,8 @@ class _Execution:
         folder = self.run.folder / step.name
         folder.mkdir(exist_ok=True)
         remove_outputs(self.run, step)
-        if before.state_key != ready.ingredients.state_key:
+        state_key = state_key_of(step, ready.ingredients.inputs)
+        if before.state_key != state_key:
             shutil.rmtree(folder / STATE, ignore_errors=True)
         (folder / "config.json").write_text(step.config.to_json(), "utf-8")
         argv = step.stage.argv(
@@ -273,7 +275,7 @@ class _Execution:
                 reason=ready.reason,
                 attempt=attempt,
                 key=None,
-                state_key=ready.ingredients.state_key,
+                state_key=state_key,
                 left_out=ready.left_out,
                 gpus=gpus,
                 pid=process.pid,

@@ -45,11 +45,6 @@ class Ingredients(BaseModel):
         """Digest of all."""
         return _hash(self.model_dump())
 
-    @cached_property
-    def state_key(self) -> str:
-        """Digest of what in-flight state belongs to: whether the code fits, the stage decides."""
-        return _hash(self.model_dump(include={"stage", "config", "inputs"}))
-
     def first_difference(self, earlier: "Ingredients") -> str:
         """Say in words in what this differs from an earlier one."""
         for path, old, new in _differences(earlier.config, self.config, "config."):
@@ -179,6 +174,16 @@ def ingredients_of(step: Step, inputs: Mapping[str, str]) -> Ingredients:
         inputs=dict(inputs),
         code=code_of(step.stage, step.config).digest,
         image=image(*step.config.requires()),
+    )
+
+
+def state_key_of(step: Step, inputs: Mapping[str, str]) -> str:
+    """Identify what a step's in-flight state belongs to, given the digests of its inputs.
+
+    Whether the code fits, the stage decides; what may change in a resume is left out.
+    """
+    return _hash(
+        {"stage": step.stage.name, "config": step.config.identity(), "inputs": dict(inputs)}
     )
 
 
