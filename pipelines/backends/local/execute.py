@@ -1,9 +1,9 @@
 """Runs a plan on this machine: each step a subprocess, what exists already reused."""
 
 import json
+import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,8 +15,9 @@ from components.core.errors import ExitCode
 from components.core.stage import Mount
 from components.core.stage import Source as StageSource
 from pipelines.backends.local.forecast import estimate_step, remaining_seconds
+from pipelines.backends.local.forkserver import ForkServer
 from pipelines.backends.local.machine import Machine
-from pipelines.backends.local.process import StepProcess, describe_exit
+from pipelines.backends.local.process import StepProcess, describe_exit, import_path
 from pipelines.backends.local.reuse import (
     Ingredients,
     ReuseIndex,
@@ -100,6 +101,7 @@ class _Execution:
     ready: dict[str, _Ready] = field(default_factory=dict)
     running: dict[str, _Running] = field(default_factory=dict)
     exit_code: int = ExitCode.OK
+    server: ForkServer | None = None
 
     def __post_init__(self) -> None:
         self.index = ReuseIndex(self.run.folder.parent)
@@ -129,6 +131,8 @@ class _Execution:
 
     def stop(self) -> None:
         """Stop what still runs: a chance to save, or after a second signal none."""
+        if self.server:
+            self.server.stop()
         if self.running and self.signals:
             self.display.note("stopping: the steps save first; a second signal kills them")
         for running in self.running.values():
@@ -266,7 +270,7 @@ class _Execution:
             file.write(json.dumps(begin) + "\n")
         follower = LogFollower(log, log.stat().st_size)
         environment = {"MOCO_LOG": "json", **self.machine.environment(gpus)}
-        process = StepProcess.start([sys.executable, *argv], environment, log, [self.lock])
+        process = StepProcess.start(argv, environment, log, [self.lock], self._fork_server())
         self.running[step.name] = _Running(ready, process, follower, gpus)
         self._change(
             step.name,
@@ -282,6 +286,17 @@ class _Execution:
                 started=now,
             ),
         )
+
+    def _fork_server(self) -> ForkServer | None:
+        """Return what forks steps, begun with the first one of several; none at full scale.
+
+        There a step takes hours, and its imports seconds.
+        """
+        several = sum(status.state == "waiting" for status in self.statuses.values()) > 1
+        wanted = self.run.plan.scale == "digits" and os.environ.get("MOCO_FORK") != "0"
+        if self.server is None and wanted and several:
+            self.server = ForkServer({**import_path(), **self.machine.environment(())})
+        return self.server
 
     def _inputs(self, ready: _Ready) -> dict[str, StageSource | Mapping[str, StageSource]]:
         inputs: dict[str, StageSource | Mapping[str, StageSource]] = {}

@@ -1,6 +1,5 @@
 """One step as a process group of its own, which never outlives its runner."""
 
-import ctypes
 import os
 import secrets
 import signal
@@ -12,12 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.backends.local.forkserver import ForkServer, die_with
+
 GRACE = 60.0  # seconds that a step has to save after SIGTERM
 
 MARK = "MOCO_PROCESS"  # variable by which everything that a step starts is known
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass
@@ -29,28 +27,39 @@ class StepProcess:
     torchrun's workers are. If the runner itself dies, the kernel sends the SIGTERM.
     """
 
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | ForkedProcess"
     mark: str
     terminated: float | None = field(default=None)
 
     @classmethod
     def start(
-        cls, argv: Sequence[str], environment: Mapping[str, str], log: Path, keep: Sequence[int]
+        cls,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        keep: Sequence[int],
+        server: ForkServer | None = None,
     ) -> "StepProcess":
         """Start a process whose output is appended to a log.
 
         Args:
-            argv: The command.
+            argv: Arguments of the interpreter: `-m MODULE ...`.
             environment: Added to this process's.
             log: File that gets stdout and stderr.
             keep: Descriptors that the process inherits.
+            server: Forks it, if it is ready.
         """
         mark = f"{MARK}={secrets.token_hex(16)}"
         marked = dict([mark.split("=")])
+        variables = {**os.environ, **import_path(), **environment, **marked}
         with log.open("ab") as output:
+            if server and server.is_ready():
+                with suppress(OSError):
+                    pid = server.fork(argv, variables, [output.fileno(), *keep])
+                    return cls(ForkedProcess(pid), mark)
             process = subprocess.Popen(  # noqa: S603
-                argv,
-                env={**os.environ, **_import_path(), **environment, **marked},
+                [sys.executable, *argv],
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -96,6 +105,26 @@ class StepProcess:
                 os.kill(pid, signal.SIGKILL)
 
 
+@dataclass
+class ForkedProcess:
+    """A child of this process that another one has forked."""
+
+    pid: int
+    returncode: int | None = None
+
+    def wait(self) -> int:
+        """Wait for its end, and return its exit code or, negative, its signal."""
+        if self.returncode is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+
 def describe_exit(code: int) -> tuple[int, str]:
     """Return a shell's exit code, and words for a step that a signal ended."""
     if code >= 0:
@@ -115,7 +144,7 @@ def _carrying(mark: str) -> Iterator[int]:
                 yield int(environment.parent.name)
 
 
-def _import_path() -> dict[str, str]:
+def import_path() -> dict[str, str]:
     """Make a step import what this process imports, whatever lies in its working directory."""
     entries = [str(Path(entry).absolute()) for entry in sys.path if entry]
     if "" in sys.path:
@@ -124,5 +153,4 @@ def _import_path() -> dict[str, str]:
 
 
 def _die_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    die_with(os.getppid())
