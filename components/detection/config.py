@@ -9,6 +9,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from components.core.config import Incidental
@@ -83,6 +84,15 @@ body's geometry are not at hand."""
     loader: LoaderConfig = LoaderConfig()
     """How images reach the training process."""
 
+    @model_validator(mode="after")
+    def _library_has_it(self) -> Self:
+        if self.library == "torchvision" and self.model.surface == "deeplab":
+            raise ValueError(
+                "model.surface deeplab is a head of detectron2 alone: take library auto or "
+                "detectron2, or surface legacy"
+            )
+        return self
+
     def layouts(self) -> Mapping[str, str]:
         """Return the layout of the data."""
         return {"data": find_dataset(self.dataset, "detection").name}
@@ -90,7 +100,7 @@ body's geometry are not at hand."""
     def requires(self) -> Mapping[str, str]:
         """Name what the model library brings, if it is not torchvision."""
         way = f"{INSTALL}; torchvision's models are there with library torchvision"
-        return dict.fromkeys(packages(resolve(self.library), self.model), way)
+        return dict.fromkeys(packages(resolve(self.library, self.model), self.model), way)
 
     def gpu_hours(self, gpus: Gpus = V100S) -> float:
         """Estimate the hours of GPUs that training takes; evaluation comes on top.

@@ -42,7 +42,7 @@ log = get_logger(__name__)
 def run(job: Job[DetectionConfig]) -> None:
     """Train a detector, in as many processes as there are GPUs."""
     check_machine(job.config)
-    library = resolve(job.config.library)
+    library = resolve(job.config.library, job.config.model)
     job.facts.update(distributed.launch(job.config.processes, detect, job, library))
 
 

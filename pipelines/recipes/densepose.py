@@ -32,8 +32,8 @@ TABLE = Table(
     command="moco run densepose --rows {row} --trials {trials}",
     notes=(
         "AP is by geodesic point similarity (GPS), with the model of the paper's time. The newer "
-        "head and rate give higher numbers: --set detection.densepose.model.surface=deeplab "
-        "--set detection.densepose.lr=0.01",
+        "head and rate, in detectron2 alone, give higher numbers: "
+        "--set detection.densepose.model.surface=deeplab --set detection.densepose.lr=0.01",
     ),
 )
 

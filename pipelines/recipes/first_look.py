@@ -6,6 +6,7 @@ from pipelines.plan import Plan
 from pipelines.recipes import (
     Options,
     Recipe,
+    Setting,
     coco_fpn,
     densepose,
     keypoints,
@@ -15,6 +16,18 @@ from pipelines.recipes import (
 )
 from pipelines.recipes._shared import measure_all, report
 
+SHORTER = (
+    *(
+        Setting(f"detection.{name}", field, value)
+        for name in ("coco", "densepose", "keypoints", "voc")
+        for field, value in (("iterations", "80"), ("evaluations", "1"))
+    ),
+    Setting("segmentation", "iterations", "120"),
+    Setting("segmentation", "evaluations", "1"),
+    Setting("classification.linear", "epochs", "3"),
+)
+"""Of the miniature: it shows that all of it works and what a report looks like, in minutes. What is
+learned takes the tables' own recipes."""
 TABLES = (linear, voc, coco_fpn, keypoints, densepose, segmentation)
 COLUMNS = ("c4", "1x", "voc")
 
@@ -23,6 +36,8 @@ def build(options: Options) -> Plan:
     """Plan the chosen columns of the tables, and one report over them."""
     plan = Plan("first_look", options.scale)
     options = replace(options, columns=options.columns or COLUMNS)
+    if options.scale == "digits":
+        options = replace(options, settings=(*SHORTER, *options.settings))
     tables, metrics = measure_all(plan, options, [recipe.measure for recipe in TABLES])
     report(plan, options, tables, metrics)
     return plan

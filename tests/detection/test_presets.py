@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from components.convert import STAGE as CONVERT
+from components.core.config import not_installed
 from components.core.main import execute
 from components.core.stage import load_stage
 from components.datasets.loading import detection_reader
@@ -130,6 +131,8 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith(("_2x", "_6x"))])
 def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet50: Path) -> None:
     config = PRESETS[name]
+    if lacking := not_installed(config):
+        pytest.skip(f"the model needs {' and '.join(lacking)}: make detectron2")
     # Small images and few regions; the model has all its layers at all their widths.
     regions = {"proposals_before": (64, 16), "proposals": (32, 8)}
     model = config.model.model_dump(mode="json")
@@ -147,7 +150,7 @@ def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet
     batch = next(iter(training_loader(training, config, root).epoch(0))).columns
     torch.manual_seed(0)
     head = head_of(config, training)
-    detector = build_detector(resolve(config.library), config.model, resnet50, head)
+    detector = build_detector(resolve(config.library, config.model), config.model, resnet50, head)
     loss, parts = detector.train()(batch)
     loss.backward()
     assert torch.isfinite(loss)

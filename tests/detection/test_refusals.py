@@ -166,7 +166,12 @@ def test_a_library_that_is_not_installed_is_refused_before_anything_is_read(
         message = refused(task, nowhere, nowhere, tmp_path, ConfigError, library="detectron2")
         assert f"{lacking} is needed and not installed" in message
         assert "images/detectron2" in message
-    assert resolve("auto") == "torchvision"
+    assert resolve("auto", ModelConfig()) == "torchvision"
+    newer = PRESETS["densepose_deeplab"]
+    assert resolve("auto", newer.model) == "detectron2"
+    assert set(newer.requires()) == {"detectron2", "densepose"}
+    with pytest.raises(ConfigError, match="deeplab is a head of detectron2 alone"):
+        newer.derive(library="torchvision")
     assert CONFIGS["densepose"].requires() == {}
 
 

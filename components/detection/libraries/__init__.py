@@ -13,10 +13,11 @@ Library = Literal["detectron2", "torchvision"]
 INSTALL = "`make detectron2` installs it, and the image images/detectron2 has it"
 
 
-def resolve(wanted: Literal["auto"] | Library) -> Library:
-    """Choose the library of a training: the paper's where it is installed."""
+def resolve(wanted: Literal["auto"] | Library, model: ModelConfig) -> Library:
+    """Choose the library of a training: the paper's where it is installed, or alone has a part."""
     if wanted == "auto":
-        return "detectron2" if find_spec("detectron2") else "torchvision"
+        alone = model.surface == "deeplab"
+        return "detectron2" if alone or find_spec("detectron2") else "torchvision"
     return wanted
 
 

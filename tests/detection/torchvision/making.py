@@ -34,9 +34,6 @@ KINDS = {
     "dc5_without_norm": SMALL.derive(kind="dc5", neck_norm=False),
     "keypoints": SMALL.derive(keypoints=True, masks=False),
     "legacy": SMALL.derive(surface="legacy", masks=False, sampling=2),
-    "deeplab": SMALL.derive(
-        surface="deeplab", masks=False, sampling=2, neck_channels=64, surface_channels=32
-    ),
 }
 
 

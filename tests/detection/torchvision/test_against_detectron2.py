@@ -11,8 +11,8 @@ from components.detection.libraries.torchvision.branches import Positives, Regio
 from components.detection.libraries.torchvision.detector import paste_masks
 from components.detection.libraries.torchvision.proposals import Anchors
 from components.detection.libraries.torchvision.surface import (
+    COARSE,
     PARTS,
-    SURFACES,
     read_surface,
     surface_losses,
 )
@@ -79,8 +79,7 @@ def test_keypoints() -> None:
     torch.testing.assert_close(scores, expected[..., 3])
 
 
-@pytest.mark.parametrize("kind", SURFACES)
-def test_surfaces(kind: str) -> None:
+def test_surfaces() -> None:
     pytest.importorskip("densepose")
     from densepose.converters.chart_output_to_chart_result import (
         densepose_chart_predictor_output_to_result,
@@ -89,18 +88,16 @@ def test_surfaces(kind: str) -> None:
     from densepose.structures.chart_result import quantize_densepose_chart_result
     from detectron2.structures import Boxes
 
-    coarse = SURFACES[kind].coarse
-    side = 56 if kind == "legacy" else 112
-    said = torch.randn(5, coarse + 3 * PARTS, side, side)
+    said = torch.randn(5, COARSE + 3 * PARTS, 56, 56)
     batch, instances = scenes((2, 1)), torch.tensor([0, 1, 2, 2, 0])
     regions = batch["boxes"][instances] + torch.randn(5, 4) * 2
-    ours = surface_losses(SURFACES[kind], said, regions, instances, batch)
-    theirs = densepose_losses(kind, side, said, regions, instances, batch)
+    ours = surface_losses(said, regions, instances, batch)
+    theirs = densepose_losses(said, regions, instances, batch)
     for name, letter in (("coarse", "S"), ("part", "I"), ("u", "U"), ("v", "V")):
         found, expected = ours[f"loss_surface_{name}"], theirs[f"loss_densepose_{letter}"]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
-    first = said[:1].split((coarse, PARTS, PARTS, PARTS), dim=1)
+    first = said[:1].split((COARSE, PARTS, PARTS, PARTS), dim=1)
     result = densepose_chart_predictor_output_to_result(
         DensePoseChartPredictorOutput(*first), Boxes(torch.tensor([[3.0, 4, 40.5, 30.2]]))
     )
@@ -109,7 +106,7 @@ def test_surfaces(kind: str) -> None:
 
 
 def densepose_losses(
-    kind: str, side: int, said: Tensor, regions: Tensor, instances: Tensor, batch: Batch
+    said: Tensor, regions: Tensor, instances: Tensor, batch: Batch
 ) -> dict[str, Tensor]:
     """The released losses, with the weights of the released config."""
     from densepose import DensePoseDataRelative, add_densepose_head_config
@@ -121,10 +118,9 @@ def densepose_losses(
     config = get_cfg()
     add_densepose_head_config(config)
     head = config.MODEL.ROI_DENSEPOSE_HEAD
-    if kind == "legacy":
-        head.INDEX_WEIGHTS, head.PART_WEIGHTS, head.POINT_REGRESSION_WEIGHTS = 2.0, 0.3, 0.1
-    head.NUM_COARSE_SEGM_CHANNELS = SURFACES[kind].coarse
-    head.HEATMAP_SIZE = side
+    head.INDEX_WEIGHTS, head.PART_WEIGHTS, head.POINT_REGRESSION_WEIGHTS = 2.0, 0.3, 0.1
+    head.NUM_COARSE_SEGM_CHANNELS = COARSE
+    head.HEATMAP_SIZE = 56
     annotations = []
     for instance in instances.tolist():
         own = DensePoseDataRelative.__new__(DensePoseDataRelative)
@@ -136,6 +132,6 @@ def densepose_losses(
     image.proposal_boxes = Boxes(regions)
     image.gt_boxes = Boxes(batch["boxes"][instances])
     image.gt_densepose = annotations
-    output = DensePoseChartPredictorOutput(*said.split((SURFACES[kind].coarse, *[PARTS] * 3), 1))
+    output = DensePoseChartPredictorOutput(*said.split((COARSE, *[PARTS] * 3), 1))
     losses: dict[str, Tensor] = DensePoseChartLoss(config)([image], output)
     return losses

@@ -8,8 +8,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from components.detection.libraries.torchvision.branches import Positives, RegionPool, cut_masks
 from components.detection.libraries.torchvision.surface import (
+    COARSE,
+    COARSE_WEIGHT,
     PARTS,
-    SURFACES,
+    PLACE_WEIGHT,
     cut_parts,
     read_surface,
     surface_losses,
@@ -54,8 +56,7 @@ def test_masks_are_cut_to_regions() -> None:
     assert torch.equal(cut[2], (torch.arange(28) < 14).float().expand(28, 28))
 
 
-@pytest.mark.parametrize("kind", SURFACES)
-def test_the_truth_has_no_surface_loss(kind: str) -> None:
+def test_the_truth_has_no_surface_loss() -> None:
     """Heat maps that say what is annotated lose nothing; what they say wrong, they lose."""
     batch = scenes((2, 1))
     boxes, instances = batch["boxes"], torch.arange(3)
@@ -63,39 +64,38 @@ def test_the_truth_has_no_surface_loss(kind: str) -> None:
     half = boxes[2:] * torch.tensor([1.0, 1, 0, 1])
     half[:, 2] = (boxes[2, 0] + boxes[2, 2]) / 2
     boxes, instances = torch.cat((boxes, half)), torch.cat((instances, torch.tensor([2])))
-    said = torch.stack([true_heat(kind, width) for width in (1, 1, 1, 0.5)])
-    losses = surface_losses(SURFACES[kind], said, boxes, instances, batch)
+    said = torch.stack([true_heat(width) for width in (1, 1, 1, 0.5)])
+    losses = surface_losses(said, boxes, instances, batch)
     assert all(value < 1e-4 for value in losses.values()), losses
 
     for channel, name in ((-2 * PARTS, "u"), (-PARTS, "v")):
         wrong = said.clone()
         wrong[:, channel : channel + PARTS or None] += 2
-        changed = surface_losses(SURFACES[kind], wrong, boxes, instances, batch)
+        changed = surface_losses(wrong, boxes, instances, batch)
         # Smooth L1 of 2 is 1.5, summed over 49 points three times and 21 on the left.
-        expected = 1.5 * (3 * 49 + 21) * SURFACES[kind].place_weight
+        expected = 1.5 * (3 * 49 + 21) * PLACE_WEIGHT
         assert float(changed[f"loss_surface_{name}"]) == pytest.approx(expected, rel=1e-3)
     wrong = said.clone()
     wrong[:, : -3 * PARTS] = 0
-    changed = surface_losses(SURFACES[kind], wrong, boxes, instances, batch)
-    chance = SURFACES[kind].coarse_weight * math.log(SURFACES[kind].coarse)
+    changed = surface_losses(wrong, boxes, instances, batch)
+    chance = COARSE_WEIGHT * math.log(COARSE)
     assert float(changed["loss_surface_coarse"]) == pytest.approx(chance, rel=1e-4)
 
     unannotated = {**batch, "point_owners": batch["point_owners"] + 100}
-    nothing = surface_losses(SURFACES[kind], said[:0], boxes[:0], instances[:0], unannotated)
+    nothing = surface_losses(said[:0], boxes[:0], instances[:0], unannotated)
     assert set(nothing) == set(losses) and not any(nothing.values())
 
 
-def true_heat(kind: str, width: float) -> torch.Tensor:
+def true_heat(width: float) -> torch.Tensor:
     """What `scenes` annotates, for a region of the box's height and a share of its width."""
-    coarse = SURFACES[kind].coarse
-    said = torch.zeros(coarse + 3 * PARTS, SIDE, SIDE)
+    said = torch.zeros(COARSE + 3 * PARTS, SIDE, SIDE)
     # A value is at the upper left corner of its place.
     y, x = torch.meshgrid(*[torch.arange(SIDE) / SIDE] * 2, indexing="ij")
     part = 1 + (x * width >= 0.5).long() + 2 * (y >= 0.5)
-    said[:coarse].scatter_(0, part.clamp(max=coarse - 1)[None], 50)
-    said[coarse : coarse + PARTS].scatter_(0, part[None], 50)
-    said[coarse + PARTS : coarse + 2 * PARTS] = x * width
-    said[coarse + 2 * PARTS :] = y
+    said[:COARSE].scatter_(0, part.clamp(max=COARSE - 1)[None], 50)
+    said[COARSE : COARSE + PARTS].scatter_(0, part[None], 50)
+    said[COARSE + PARTS : COARSE + 2 * PARTS] = x * width
+    said[COARSE + 2 * PARTS :] = y
     return said
 
 

@@ -19,7 +19,6 @@ PAPER = {
     "voc_dc5": (FEW.derive(kind="dc5", neck_channels=512, masks=False), Head(20)),
     "keypoints": (FEW.derive(keypoints=True, masks=False), Head(1, 17)),
     "densepose": (FEW.derive(surface="legacy", masks=False, sampling=2), Head(1)),
-    "densepose_deeplab": (FEW.derive(surface="deeplab", masks=False, sampling=2), Head(1)),
 }
 
 

@@ -20,7 +20,6 @@ LEARNED = {  # steps, rectangles of each image
     "fpn": (SMALL.derive(keypoints=True, surface="legacy", sampling=2), 120, (2, 1)),
     "c4": (KINDS["c4"], 90, (1, 1)),
     "dc5": (KINDS["dc5"], 90, (1, 1)),
-    "deeplab": (KINDS["deeplab"], 80, (1,)),
 }
 
 
@@ -115,7 +114,7 @@ def test_an_untrained_detector_predicts_something_sound(
         assert (found.surfaces is not None) == (config.surface != "none")
 
 
-@pytest.mark.parametrize("kind", ["fpn", "keypoints", "legacy", "deeplab", "c4"])
+@pytest.mark.parametrize("kind", ["fpn", "keypoints", "legacy", "c4"])
 def test_nothing_found_is_an_empty_prediction(kind: str, tmp_path: Path) -> None:
     model = detector(tmp_path / "backbone", KINDS[kind].derive(score_threshold=1.0)).eval()
     batch = scenes((1, 0), stretch=STRETCH)
@@ -131,7 +130,7 @@ def test_nothing_found_is_an_empty_prediction(kind: str, tmp_path: Path) -> None
 
 
 def test_weights_may_lie_with_channels_last(tmp_path: Path) -> None:
-    config = KINDS["deeplab"].derive(keypoints=True, masks=True)
+    config = KINDS["legacy"].derive(keypoints=True, masks=True)
     model = detector(tmp_path / "backbone", config).train()
     batch = scenes((1, 1))
     state = torch.get_rng_state()

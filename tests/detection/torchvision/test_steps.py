@@ -19,7 +19,6 @@ LOSSES = ("loss_rpn_objectness", "loss_rpn_box", "loss_class", "loss_box")
 OF_BRANCHES = {
     "keypoints": ("loss_keypoint",),
     "legacy": tuple(f"loss_surface_{part}" for part in ("coarse", "part", "u", "v")),
-    "deeplab": tuple(f"loss_surface_{part}" for part in ("coarse", "part", "u", "v")),
 }
 
 

@@ -18,7 +18,7 @@ from components.detection.libraries.torchvision.branches import (
     RegionPool,
 )
 from components.detection.libraries.torchvision.features import Features, out_channels
-from components.detection.libraries.torchvision.surface import SURFACES, Surfaces
+from components.detection.libraries.torchvision.surface import Surfaces
 from components.detection.model import ModelConfig
 from components.training.learner import Batch
 
@@ -189,7 +189,7 @@ def build_regions(
             Keypoints(finer, features.channels, model.keypoint_channels, head.keypoints)
         )
     if model.surface != "none":
-        branches.append(Surfaces(SURFACES[model.surface], features, model))
+        branches.append(Surfaces(features, model))
     predictor = _box_predictor(width, classes)
     return Regions(model, pool(model.pooling), trunk, box_head, predictor, branches=branches)
 

@@ -1,7 +1,6 @@
 """DensePose: which part of the body's surface each place of a region shows, and where on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torchvision.ops import box_iou
 
 from components.detection.libraries.torchvision.branches import Branch, Positives, RegionPool
 from components.detection.libraries.torchvision.features import Features
-from components.detection.model import GROUPS, ModelConfig
+from components.detection.model import ModelConfig
 from components.evaluation.body import FINE_PARTS
 from components.training.learner import Batch
 
@@ -23,34 +22,12 @@ BOX = 256
 """Annotated places along each side of an instance's box."""
 
 
-@dataclass(frozen=True)
-class SurfaceKind:
-    """A head of detectron2's DensePose project, with the figures of its config.
-
-    Attributes:
-        finer: Side of a region's features over the box head's; what is said of it is four times
-            as fine again.
-        coarse: Coarse parts and background; 2 for only body and background.
-        deeplab: Regions of all maps merged, read at many scales, with group norm.
-        coarse_weight: Of the coarse parts' loss.
-        part_weight: Of the parts' loss.
-        place_weight: Of the losses of u and v, which are sums over points.
-    """
-
-    finer: int
-    coarse: int
-    deeplab: bool
-    coarse_weight: float
-    part_weight: float
-    place_weight: float
-
-
-SURFACES: Mapping[str, SurfaceKind] = {
-    # densepose_rcnn_R_50_FPN_s1x_legacy
-    "legacy": SurfaceKind(2, 15, False, coarse_weight=2.0, part_weight=0.3, place_weight=0.1),
-    # densepose_rcnn_R_50_FPN_DL_s1x
-    "deeplab": SurfaceKind(4, 2, True, coarse_weight=5.0, part_weight=1.0, place_weight=0.01),
-}
+FINER = 2
+"""Side of a region's features over the box head's; what is said of it is four times as fine."""
+COARSE = 15
+"""Coarse parts and background."""
+COARSE_WEIGHT, PART_WEIGHT, PLACE_WEIGHT = 2.0, 0.3, 0.1
+"""Of the losses; those of u and v are sums over points. detectron2's R_50_FPN_s1x_legacy."""
 
 
 class Surfaces(Branch):
@@ -58,24 +35,18 @@ class Surfaces(Branch):
 
     pool: RegionPool
 
-    def __init__(self, kind: SurfaceKind, features: Features, model: ModelConfig) -> None:
+    def __init__(self, features: Features, model: ModelConfig) -> None:
         super().__init__()
-        self.kind = kind
         strides = features.strides[: features.for_regions]
-        self.merged = Merged(strides, features.channels) if kind.deeplab else nn.Identity()
-        read = strides[:1] if kind.deeplab else strides
-        self.pool = RegionPool(read, kind.finer * model.pooling, model.sampling, aligned=False)
-        layers: list[nn.Module] = [Scales(features.channels)] if kind.deeplab else []
+        self.pool = RegionPool(strides, FINER * model.pooling, model.sampling, aligned=False)
+        layers: list[nn.Module] = []
         channels, width = features.channels, model.surface_channels
         for _ in range(CONVOLUTIONS):
-            layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not kind.deeplab))
-            if kind.deeplab:
-                layers.append(nn.GroupNorm(GROUPS, width))
-            layers.append(nn.ReLU(inplace=True))
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         self.head = nn.Sequential(*layers)
         self.predictor = nn.ConvTranspose2d(
-            width, kind.coarse + 3 * PARTS, kernel_size=4, stride=2, padding=1
+            width, COARSE + 3 * PARTS, kernel_size=4, stride=2, padding=1
         )
         for layer in (*self.head.children(), self.predictor):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -93,7 +64,7 @@ class Surfaces(Branch):
         image_good = good.split([len(own) for own in positives.boxes])
         chosen = [own[keep] for own, keep in zip(positives.boxes, image_good, strict=True)]
         said = self._say(maps, chosen)
-        return surface_losses(self.kind, said, boxes[good], positives.instances[good], batch)
+        return surface_losses(said, boxes[good], positives.instances[good], batch)
 
     def predict(
         self,
@@ -106,59 +77,8 @@ class Surfaces(Branch):
         return {"surfaces": self._say(maps, boxes)}
 
     def _say(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        said = self.predictor(self.head(self.pool(self.merged(maps), boxes)))
+        said = self.predictor(self.head(self.pool(maps, boxes)))
         return F.interpolate(said.float(), scale_factor=2, mode="bilinear")
-
-
-class Merged(nn.Module):
-    """Brings all maps to the finest one's resolution and adds them up."""
-
-    def __init__(self, strides: Sequence[int], channels: int) -> None:
-        super().__init__()
-        self.paths = nn.ModuleList()
-        for stride in strides:
-            doublings = (stride // strides[0]).bit_length() - 1
-            layers: list[nn.Module] = []
-            for _ in range(max(doublings, 1)):
-                layers += [initialise(nn.Conv2d(channels, channels, 3, padding=1)), nn.ReLU()]
-                if doublings:
-                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
-            self.paths.append(nn.Sequential(*layers))
-        self.last = initialise(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one map, in single precision, under the finest one's name."""
-        name = next(iter(maps))
-        scaled = [
-            path(level_map) for path, level_map in zip(self.paths, maps.values(), strict=False)
-        ]
-        merged: Tensor = self.last(torch.stack(scaled).sum(0))
-        return {name: merged.float()}
-
-
-class Scales(nn.Module):
-    """Reads a region at many scales (atrous spatial pyramid pooling, DeepLab v3)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.paths = nn.ModuleList([self._path(channels, 1, 1)])
-        self.paths.extend(self._path(channels, 3, dilation) for dilation in (6, 12, 56))
-        self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), *self._path(channels, 1, 1))
-        self.last = nn.Conv2d(5 * channels, channels, 1, bias=False)
-
-    def forward(self, regions: Tensor) -> Tensor:
-        """Return as many channels at the same places."""
-        read = [path(regions) for path in self.paths]
-        read.append(self.whole(regions).expand_as(read[0]))
-        return F.relu(self.last(torch.cat(read, dim=1)))
-
-    def _path(self, channels: int, kernel: int, dilation: int) -> nn.Sequential:
-        padding = dilation * (kernel // 2)
-        return nn.Sequential(
-            nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, bias=False),
-            nn.GroupNorm(GROUPS, channels),
-            nn.ReLU(),
-        )
 
 
 def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
@@ -170,18 +90,17 @@ def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
 
 
 def surface_losses(
-    kind: SurfaceKind, said: Tensor, boxes: Tensor, instances: Tensor, batch: Batch
+    said: Tensor, boxes: Tensor, instances: Tensor, batch: Batch
 ) -> dict[str, Tensor]:
     """Return the four losses, as detectron2's DensePose has them.
 
     Args:
-        kind: Weights.
         said: Of K regions, (K, coarse + 75, S, S).
         boxes: Of the regions, pixels, (K, 4).
         instances: Which instance of the batch each shows, (K,).
         batch: Has the annotations.
     """
-    coarse, part, u, v = said.split((kind.coarse, PARTS, PARTS, PARTS), dim=1)
+    coarse, part, u, v = said.split((COARSE, PARTS, PARTS, PARTS), dim=1)
     owners = batch["boxes"][instances]
     region, point = torch.where(instances[:, None] == batch["point_owners"])
     x, y, label, true_u, true_v = batch["points"][point].unbind(1)
@@ -197,12 +116,12 @@ def surface_losses(
     u, v = (at_points(heat, region, place).gather(1, own)[:, 0] for heat in (u, v))
     with torch.no_grad():
         truth = cut_parts(batch["parts"][instances], owners, boxes, said.shape[-1])
-        truth = truth.clamp(max=kind.coarse - 1)
+        truth = truth.clamp(max=COARSE - 1)
     return {
-        "loss_surface_coarse": kind.coarse_weight * _cross_entropy(coarse, truth),
-        "loss_surface_part": kind.part_weight * _cross_entropy(parts, label),
-        "loss_surface_u": kind.place_weight * F.smooth_l1_loss(u, true_u[inside], reduction="sum"),
-        "loss_surface_v": kind.place_weight * F.smooth_l1_loss(v, true_v[inside], reduction="sum"),
+        "loss_surface_coarse": COARSE_WEIGHT * _cross_entropy(coarse, truth),
+        "loss_surface_part": PART_WEIGHT * _cross_entropy(parts, label),
+        "loss_surface_u": PLACE_WEIGHT * F.smooth_l1_loss(u, true_u[inside], reduction="sum"),
+        "loss_surface_v": PLACE_WEIGHT * F.smooth_l1_loss(v, true_v[inside], reduction="sum"),
     }
 
 
