@@ -59,6 +59,25 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Checkup:
+    """What is looked at before anything is spent.
+
+    Attributes:
+        plan: What is to run; without one only the backend itself is looked at.
+        data: Where the mounted data sets are, by name.
+        parameters: Values of the compiled plan's parameters.
+        run: Where this one is executed is looked at.
+        pod_seconds: How long each pod may take that looks from inside; None starts none.
+    """
+
+    plan: Plan | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    run: Run | None = None
+    pod_seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Whereabouts:
     """Where a run is executed, for people.
 
@@ -135,24 +154,8 @@ class Backend(ABC):
         """Return every finished artifact of a run, by step and port."""
 
     @abstractmethod
-    def doctor(
-        self,
-        plan: Plan | None = None,
-        *,
-        data: Mapping[str, str] | None = None,
-        parameters: Mapping[str, str] | None = None,
-        run: Run | None = None,
-        pod_seconds: float | None = None,
-    ) -> Iterator[Finding]:
-        """Check what keeps it from running a plan; yield what is found as soon as it is.
-
-        Args:
-            plan: What is to run; without one only the backend itself is looked at.
-            data: Where the mounted data sets are.
-            parameters: Values of the compiled plan's parameters.
-            run: Where that is executed is looked at.
-            pod_seconds: How long each pod may take that looks from inside; None starts none.
-        """
+    def doctor(self, checkup: Checkup) -> Iterator[Finding]:
+        """Check what keeps it from running a plan; yield what is found as soon as it is."""
 
     def whereabouts(self, run: Run) -> Whereabouts:
         """Say where a run is executed; nobody is asked for that."""

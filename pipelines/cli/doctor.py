@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from components.core.errors import DataError, ExitCode, MocoError, UsageError
 from components.core.log import scrub
 from pipelines.backends import backend_of, open_backend
-from pipelines.backends.base import POD_SECONDS, Backend, Settings
+from pipelines.backends.base import POD_SECONDS, Backend, Checkup, Settings
 from pipelines.backends.findings import Finding
 from pipelines.cli.bundle import Bundle, Events, reserved
 from pipelines.cli.options import BackendName, ClusterValues, Json, RecipeName, RecipeOptions, pairs
@@ -89,13 +89,14 @@ def doctor(
     named = find_run(run, runs_folder()) if run else None
     asked = open_backend(backend, Settings(cluster))
     plan = options.plan(recipe) if recipe else None
-    findings = asked.doctor(
+    checkup = Checkup(
         plan,
         data=pairs("--data", data, "NAME=CLAIM"),
         parameters=pairs("--parameter", parameter, "NAME=VALUE"),
         run=named,
         pod_seconds=wait if pods else None,
     )
+    findings = asked.doctor(checkup)
     if bundle is None:
         seen = _shown(findings, json)
         code = next((finding.code for finding in seen if finding.state == "failed"), ExitCode.OK)

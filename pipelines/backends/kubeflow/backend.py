@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from components.core.store_environment import (
     names_credentials,
     names_endpoint,
 )
-from pipelines.backends.base import POD_SECONDS, Backend, Request, Settings, Whereabouts
+from pipelines.backends.base import POD_SECONDS, Backend, Checkup, Request, Settings, Whereabouts
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.artifacts import earlier_runs, find_artifacts
 from pipelines.backends.kubeflow.connection import Cluster, cluster_options
@@ -176,31 +176,23 @@ class Kubeflow(Backend):
             lines.append(f"in Kubeflow's pages: {page}")
         return Whereabouts(place.namespace, tuple(lines))
 
-    def doctor(
-        self,
-        plan: Plan | None = None,
-        *,
-        data: Mapping[str, str] | None = None,
-        parameters: Mapping[str, str] | None = None,
-        run: Run | None = None,
-        pod_seconds: float | None = None,
-    ) -> Iterator[Finding]:
+    def doctor(self, checkup: Checkup) -> Iterator[Finding]:
         """Check the cluster from here, and by short pods from inside."""
         from pipelines.backends.kubeflow.doctor import examine
         from pipelines.backends.kubeflow.doctor.site import Site
 
         namespace = None
         with suppress(MocoError):  # a damaged record does not tell
-            namespace = ClusterRun.of(run).namespace if run else None
+            namespace = ClusterRun.of(checkup.run).namespace if checkup.run else None
         values = self._values(namespace)
         site = Site(
             cluster=Cluster(cluster_options(values, ask=False)),
-            plan=plan,
-            parameters=parameters or {},
+            plan=checkup.plan,
+            parameters=checkup.parameters,
             given=values,
-            claims=data or {},
-            pods=pod_seconds is not None,
-            pod_seconds=pod_seconds or POD_SECONDS,
+            claims=checkup.data,
+            pods=checkup.pod_seconds is not None,
+            pod_seconds=checkup.pod_seconds or POD_SECONDS,
         )
         for finding in examine(site):
             yield finding

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.core.config import not_installed
 from components.core.errors import ConfigError, DataError, MocoError, UsageError
-from pipelines.backends.base import Backend, Request, Settings, Whereabouts
+from pipelines.backends.base import Backend, Checkup, Request, Settings, Whereabouts
 from pipelines.backends.findings import Finding
 from pipelines.backends.local.execute import execute
 from pipelines.backends.local.machine import Machine, this_machine
@@ -117,17 +117,9 @@ class Local(Backend):
         """Say that it is here."""
         return Whereabouts(NAME)
 
-    def doctor(
-        self,
-        plan: Plan | None = None,
-        *,
-        data: Mapping[str, str] | None = None,
-        parameters: Mapping[str, str] | None = None,
-        run: Run | None = None,
-        pod_seconds: float | None = None,
-    ) -> Iterator[Finding]:
+    def doctor(self, checkup: Checkup) -> Iterator[Finding]:
         """Check what `start` would refuse."""
-        machine = this_machine(self.settings.jobs)
+        machine, plan = this_machine(self.settings.jobs), checkup.plan
         checks: dict[str, Callable[[], str]] = {
             "machine": machine.words,
             "runs": lambda: f"written to {writable_runs_folder()}",
@@ -136,7 +128,7 @@ class Local(Backend):
             checks |= {
                 "GPUs": lambda: _need_gpus(plan, machine),
                 "packages": lambda: _need_packages(plan),
-                "data sets": lambda: _need_sources(plan, data or {}),
+                "data sets": lambda: _need_sources(plan, checkup.data),
             }
         for name, check in checks.items():
             try:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from components.core.errors import UsageError
-from pipelines.backends.base import Backend, Request
+from pipelines.backends.base import Backend, Checkup, Request
 from pipelines.backends.findings import Finding
 from pipelines.plan import Output, Step
 from pipelines.runs.artifacts import StoredArtifacts, artifacts_here
@@ -79,7 +79,7 @@ class Batch(Backend):
     def artifacts(self, run: Run) -> StoredArtifacts:
         return artifacts_here(run)
 
-    def doctor(self, *_: Any, **__: Any) -> Iterator[Finding]:
+    def doctor(self, checkup: Checkup) -> Iterator[Finding]:
         yield Finding("ok", "a shell", check="shell")
 
 
