@@ -88,11 +88,13 @@ class StatusReader:
         pod = self._pod(step)
         identity = str(pod["metadata"]["uid"]) if pod else before.pod
         attempt = max(status.attempt, before.attempt)
-        reason = status.reason
         if before.pod not in (None, identity) and attempt == before.attempt:
             attempt += 1
-            if status.state == "running":
-                reason = reason or f"after attempt {before.attempt}: its pod was lost"
+        reason = status.reason
+        if status.state == "running" and attempt > 1 and not reason:
+            # The node says it for a moment only, and not at all where a run is looked at seldom.
+            told = before.reason.startswith("after attempt") and attempt == before.attempt
+            reason = before.reason if told else f"after attempt {attempt - 1}: its pod was lost"
         return status.model_copy(update={"attempt": attempt, "pod": identity, "reason": reason})
 
     def _status(
