@@ -76,7 +76,8 @@ def _goes_on(run: Run, steps: Sequence[str]) -> bool:
         states = {run.status(step).state for step in steps}
     except MocoError:
         return True
-    return run.state == "running" and bool(states & {"waiting", "running"})
+    whole = len(steps) == len(run.record.steps)  # its end comes after that of its last step
+    return run.state == "running" and (whole or bool(states & {"waiting", "running"}))
 
 
 def _hear(run: Run, backend: Backend) -> None:
