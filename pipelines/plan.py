@@ -8,7 +8,8 @@ from typing import Any
 
 from components.core.config import Config, nearest, parse_config
 from components.core.errors import ConfigError, UsageError
-from components.core.stage import NAME, Kind, Port, Stage, load_stage
+from components.core.kind import ArtifactKind
+from components.core.stage import NAME, Port, Stage, load_stage
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Output:
 
     step: str
     port: str
-    kind: Kind
+    kind: ArtifactKind
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Existing:
     """
 
     uri: str
-    kind: Kind
+    kind: ArtifactKind
 
 
 Source = Output | Mounted | Existing

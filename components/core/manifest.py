@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from components.core.errors import DataError
-from components.core.stage import Kind
+from components.core.kind import ArtifactKind
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"  # stands in an output folder until the manifest does
@@ -72,7 +72,7 @@ class Manifest(_Record):
     format: Literal[1] = 1
     stage: str
     port: str
-    kind: Kind
+    kind: ArtifactKind
     config: dict[str, JsonValue]
     code: Code
     image: str

@@ -13,19 +13,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, NoReturn, get_args, get_origin
 
 from pydantic import JsonValue
 
 import components
 from components.core.config import C, Config, nearest, read_config
 from components.core.errors import UsageError
-
-if TYPE_CHECKING:  # a manifest says what kind of artifact it is of, as ports do
-    from components.core.manifest import Manifest
-
-Kind = Literal["Dataset", "Model", "Metrics", "Report", "HTML"]
-"""What an artifact is. All are folders with a manifest, but HTML, which is one file: a view."""
+from components.core.kind import ArtifactKind
+from components.core.manifest import Manifest
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -43,7 +39,7 @@ class Port:
             a folder of Hugging Face, which stands for its weights.
     """
 
-    kind: Kind
+    kind: ArtifactKind
     description: str
     optional: bool = False
     many: bool = False
@@ -115,7 +111,7 @@ class Job(Generic[C]):
 
     config: C
     paths: Mapping[str, Path]
-    manifests: Mapping[str, "Manifest"]
+    manifests: Mapping[str, Manifest]
     identity: Mapping[str, JsonValue]
     outputs: Mapping[str, Path]
     state: str
@@ -138,7 +134,7 @@ class Job(Generic[C]):
         """Return the folder (or HTML file) that an output goes to."""
         return self.outputs[port]
 
-    def lineage(self, port: str) -> "Manifest | None":
+    def lineage(self, port: str) -> Manifest | None:
         """Return the manifest of an input (`PORT` or `PORT.KEY`), if it is an artifact of ours."""
         return self.manifests.get(port)
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from components.core.config import nearest
 from components.core.errors import UsageError
-from components.core.stage import Kind
+from components.core.kind import ArtifactKind
 from pipelines.backends import backend_of
 from pipelines.backends.base import Settings
 from pipelines.cli.display import display_for
@@ -53,7 +53,7 @@ def pull(
     What is there already is kept; after an interruption the same command goes on.
     """
     named = find_run(run, runs_folder())
-    kinds: tuple[Kind, ...] | None = ("Metrics",) if metrics else None
+    kinds: tuple[ArtifactKind, ...] | None = ("Metrics",) if metrics else None
     selection = Selection(_steps(named, stage), _ports(named, port), kinds)
     started = time.monotonic()
     shown = Shown(named.id, display_for(sys.stderr))

@@ -18,8 +18,8 @@ from components.core.errors import (
     StoreError,
     UsageError,
 )
+from components.core.kind import ArtifactKind
 from components.core.manifest import MANIFEST
-from components.core.stage import Kind
 from components.core.store import bucket_and_key, is_remote
 from components.core.store.base import TRANSFERS
 from pipelines.plan import Existing, Output, Step
@@ -56,9 +56,9 @@ class Selection:
 
     steps: Collection[str] | None = None
     ports: Collection[str] | None = None
-    kinds: Collection[Kind] | None = None
+    kinds: Collection[ArtifactKind] | None = None
 
-    def takes(self, step: str, port: str, kind: Kind) -> bool:
+    def takes(self, step: str, port: str, kind: ArtifactKind) -> bool:
         """Say whether an artifact is meant."""
         return (
             (self.steps is None or step in self.steps)
@@ -66,7 +66,7 @@ class Selection:
             and (self.kinds is None or kind in self.kinds)
         )
 
-    def of(self, step: Step) -> dict[str, Kind]:
+    def of(self, step: Step) -> dict[str, ArtifactKind]:
         """Return the kinds of a step's outputs that are meant, by port."""
         kinds = {name: port.kind for name, port in step.stage.outputs.items()}
         return {port: kind for port, kind in kinds.items() if self.takes(step.name, port, kind)}
@@ -184,7 +184,7 @@ def ensure_metrics(run: Run, origin: Origin, cells: Collection[str] | None = Non
     steps = {cell.source.step for cell in lacking if isinstance(cell.source, Output)}
     if any(isinstance(cell.source, Existing) for cell in lacking):
         steps |= {step.name for step in report_steps(run.plan)}
-    kinds: tuple[Kind, ...] = ("Metrics",)
+    kinds: tuple[ArtifactKind, ...] = ("Metrics",)
     try:
         pull(run, origin, Selection(steps, kinds=kinds))
     except (StoreError, ClusterError) as error:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.core.kind import ArtifactKind
 from components.core.manifest import Code, Lineage, Manifest, hash_folder, write_manifest
 from components.core.metrics import Metrics, write_metrics
-from components.core.stage import Kind, Stage
+from components.core.stage import Stage
 from components.core.store import Store, open_store
 from pipelines.backends.kubeflow.artifacts import find_artifacts
 from pipelines.backends.kubeflow.compile import compile_plan
@@ -132,7 +133,7 @@ def make_step(
         part.write_bytes(f"{value}-{number}".encode().ljust(size, b"."))
     write_metrics(metrics, Metrics(values={"value": value}))
     for port, path in (("model", model), ("metrics", metrics)):
-        kind: Kind = stage.outputs[port].kind
+        kind: ArtifactKind = stage.outputs[port].kind
         write_manifest(
             path,
             Manifest(

@@ -21,8 +21,9 @@ from components.core.errors import (
     StoreError,
     UsageError,
 )
+from components.core.kind import ArtifactKind
 from components.core.manifest import file_sha256, hash_folder, verify
-from components.core.stage import Kind, Stage
+from components.core.stage import Stage
 from components.core.store import FolderStore, open_store
 from components.core.store.keys import PART_SUFFIX
 from pipelines.__main__ import main
@@ -42,7 +43,7 @@ from tests.servers.minio import MinioServer
 
 Capture = pytest.CaptureFixture[str]
 FILES = 300
-METRICS: tuple[Kind, ...] = ("Metrics",)
+METRICS: tuple[ArtifactKind, ...] = ("Metrics",)
 
 
 @pytest.fixture(scope="module")

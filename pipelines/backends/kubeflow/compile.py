@@ -9,7 +9,7 @@ from typing import Any
 
 from components.core.config import canonical_json, nearest
 from components.core.errors import UsageError
-from components.core.stage import Kind
+from components.core.kind import ArtifactKind
 from pipelines.backends.kubeflow.compact import OBJECT, compact, workflow_size
 from pipelines.backends.kubeflow.component import (
     ARTIFACT_TYPES,
@@ -206,7 +206,7 @@ def _import(existing: Existing, name: str, parameters: Mapping[str, Any]) -> Any
     ).output
 
 
-def _artifact_class(kind: Kind) -> Any:
+def _artifact_class(kind: ArtifactKind) -> Any:
     from kfp import dsl
 
     return getattr(dsl, ARTIFACT_TYPES[kind])

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.core.config import Config
-from components.core.stage import Kind, Mount
+from components.core.kind import ArtifactKind
+from components.core.stage import Mount
 from components.core.stage import Source as Bound
 from pipelines.backends.kubeflow.names import input_name, mount_path
 from pipelines.backends.kubeflow.parameters import parameter_of, placeholder
@@ -13,7 +14,7 @@ from pipelines.backends.kubeflow.pod import IMAGE, Pod
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follower_argv
 from pipelines.plan import Existing, Mounted, Output, Source, Step
 
-ARTIFACT_TYPES: dict[Kind, str] = {
+ARTIFACT_TYPES: dict[ArtifactKind, str] = {
     "Dataset": "Dataset",
     "Model": "Model",
     "Metrics": "Metrics",

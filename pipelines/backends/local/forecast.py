@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.core.gpus import Gpus
-from components.core.stage import Kind
+from components.core.kind import ArtifactKind
 from pipelines.backends.local.machine import Machine
 from pipelines.backends.local.reuse import ReuseEntry, ReuseIndex, ingredients_of
 from pipelines.backends.local.sources import Sources
 from pipelines.plan import Mounted, Output, Plan, Step
 
-MADE: Mapping[Kind, int] = {
+MADE: Mapping[ArtifactKind, int] = {
     "Model": 100_000_000,  # a ResNet-50 in fp32
     "Metrics": 1_000_000,
     "Report": 3_000_000,
