@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from hotcoco import mask as masks
 
 Pixels = npt.NDArray[np.bool_]
 """A mask, (height, width)."""
 Runs = npt.NDArray[np.uint32]
 """Lengths of runs, (R,); the first is of zeros and may be 0."""
 
-_GRID = 5  # a polygon's corners are rounded to fifths of a pixel
 _BITS = 5  # of a number in each character
 _MORE = 1 << _BITS  # set in a character if the number goes on
 _FIRST_CHARACTER = 48
@@ -142,43 +142,9 @@ def fill(polygons: Sequence[npt.NDArray[np.floating]], height: int, width: int) 
         height: Of the mask.
         width: Of the mask.
     """
-    mask = np.zeros((height, width), np.bool_)
-    for polygon in polygons:
-        mask |= _fill_one(polygon, height, width)
-    return mask
-
-
-def _fill_one(polygon: npt.NDArray[np.floating], height: int, width: int) -> Pixels:
-    """Fill by even and odd: a column's pixels change at each crossing of the outline."""
-    x, y = _outline(polygon)
-    moved = np.flatnonzero(x[1:] != x[:-1])
-    left, top = np.minimum(x[moved], x[moved + 1]), np.minimum(y[moved], y[moved + 1])
-    middle = _GRID // 2
-    column, offset = np.divmod(left - middle, _GRID)
-    kept = (offset == 0) & (column >= 0) & (column < width)
-    row = np.clip(-((middle - top[kept]) // _GRID), 0, height)
-    changes = np.bincount(column[kept] * height + row, minlength=height * width)
-    parity: Pixels = np.cumsum(changes[: height * width]) % 2 == 1
-    return parity.reshape(width, height).T
-
-
-def _outline(polygon: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], ...]:
-    """Walk along a polygon's edges on the fine grid; return the points' x and y."""
-    begin = np.trunc(_GRID * np.asarray(polygon, np.float64) + 0.5).astype(np.int64)
-    end = np.roll(begin, -1, axis=0)
-    extent = np.abs(end - begin)
-    steps = extent.max(axis=1)
-    flat = extent[:, 0] >= extent[:, 1]
-    backwards = np.where(flat, begin[:, 0] > end[:, 0], begin[:, 1] > end[:, 1])
-    low = np.where(backwards[:, None], end, begin)
-    rise = np.where(backwards[:, None], begin - end, end - begin)
-    across = np.where(flat, rise[:, 1], rise[:, 0])
-    slope = across / np.maximum(steps, 1)
-
-    edge = np.repeat(np.arange(len(begin)), steps + 1)
-    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - (steps + 1), steps + 1)
-    step = np.where(backwards[edge], steps[edge] - step, step)
-    along = np.where(flat, low[:, 0], low[:, 1])[edge] + step
-    beside = np.where(flat, low[:, 1], low[:, 0])[edge] + slope[edge] * step + 0.5
-    beside = np.trunc(beside).astype(np.int64)
-    return np.where(flat[edge], along, beside), np.where(flat[edge], beside, along)
+    outlines = (np.asarray(polygon, np.float64).ravel().tolist() for polygon in polygons)
+    filled = [masks.fr_poly(outline, height, width) for outline in outlines]
+    if not filled:
+        return np.zeros((height, width), np.bool_)
+    pixels: Pixels = masks.decode(masks.merge(filled)).astype(np.bool_)
+    return pixels
