@@ -28,7 +28,7 @@ from components.training.learner import Learner
 from components.training.machine import Arithmetic, choose_arithmetic
 from components.training.optimizer import make_optimizer, momenta, restore_momenta, set_lr
 from components.training.schedule import lr_factor
-from components.training.step import CapturedStep, LaunchedStep, Step
+from components.training.step import CapturedStep, LaunchedStep, TrainingStep
 from components.training.watch import Broken, LossWatch, Reporter, termination
 
 log = get_logger(__name__)
@@ -232,7 +232,7 @@ class _Loop:
                 now=world,
             )
 
-    def _make_step(self) -> Step:
+    def _make_step(self) -> TrainingStep:
         on_gpu = self.device.type == "cuda"
         possible = on_gpu and self.learner.uniform and distributed.captures()
         capture = possible if self.config.cuda_graph == "auto" else self.config.cuda_graph

@@ -17,7 +17,7 @@ WARM_UP = 11
 gradients are exchanged. They are steps of the training like all others."""
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """A step of training: forward, backward, update."""
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
