@@ -22,7 +22,7 @@ DIGEST = f"registry.example/me/moco-transfer-torch@sha256:{'0123456789abcdef' * 
 def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where the digests of what was built last would be; there are none."""
     path = tmp_path / "digests.json"
-    monkeypatch.setattr("pipelines.backends.kubeflow.options.DIGESTS", path)
+    monkeypatch.setattr("pipelines.backends.kubeflow.images.DIGESTS", path)
     return path
 
 

@@ -44,14 +44,15 @@ def submit_plan(
     root = cluster.options.root.rstrip("/")
     if not is_remote(root):
         raise UsageError(f"--cluster root={root}: write it as s3://BUCKET/FOLDER or minio://...")
-    name, store, server = pipeline_name(plan), cluster.store(root), Server(cluster)
-    store.check()
+    name, server = pipeline_name(plan), Server(cluster)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{name}.yaml")
         compiled = compile_plan(plan, file, cluster.options, parent.states if parent else None)
         compiled.require(parameters)
         if words := compiled.too_large(cluster.options):
             raise UsageError(words)
+        store = cluster.store(root)
+        store.check()
         pipeline, version = server.upload(name, file)
     run = create_run(runs, plan, parent=parent, backend=NAME, executed_here=False)
     try:
