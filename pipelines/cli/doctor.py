@@ -109,7 +109,7 @@ def doctor(
         seen = _shown(findings, json) if wanted else []
         collected = _collected(asked, seen, plan, named)
         if not wanted:
-            collected.lacks("the cluster: it was not asked, as the run is of this machine")
+            collected.lacks(f"{backend}: it was not asked, as the run is not of it")
         collected.write(file)
     if json:
         facts = [collected.redactor.value(_facts(finding)) for finding in seen]

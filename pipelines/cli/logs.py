@@ -47,10 +47,9 @@ def _print(run: Run, steps: Sequence[str], backend: Backend, among: Sequence[str
     for step, log in backend.logs(run, steps):
         if log.note:
             tell(log.note)
-        several = len(log.attempts) > 1
         try:
             for attempt in log.attempts:
-                if several:
+                if attempt.number > 1 or len(log.attempts) > 1:
                     _print_events(step, [{"event": ATTEMPT, "attempt": attempt.number}], among)
                 _print_events(step, _condensed(attempt.read()), among)
         except (ClusterError, StoreError) as error:

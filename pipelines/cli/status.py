@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from components.core.errors import ClusterError, ExitCode, UsageError
+from components.core.errors import ClusterError, ExitCode, MocoError, UsageError
 from pipelines.backends import backend_of
 from pipelines.backends.base import Backend, Settings
 from pipelines.backends.refreshing import refresh_all
@@ -91,7 +91,7 @@ def _list_runs(runs: list[Run], json: bool) -> None:
                 f"{done}/{len(states)}",
                 _local(record.created),
                 duration(_took(record)),
-                backend_of(run, Settings()).whereabouts(run).place,
+                _place(run),
                 origin,
             ]
         )
@@ -147,6 +147,14 @@ def _run_facts(run: Run) -> dict[str, object]:
     record = run.record.model_dump(mode="json")
     steps = {name: status.model_dump(mode="json") for name, status in run.statuses().items()}
     return {**record, "state": run.state, "folder": str(run.folder), "steps": steps}
+
+
+def _place(run: Run) -> str:
+    """Say in a word where a run is executed; its backend's name where that does not know."""
+    try:
+        return backend_of(run, Settings()).whereabouts(run).place
+    except MocoError:  # the others of a list are shown all the same
+        return run.record.backend
 
 
 def _took(record: RunRecord) -> float | None:

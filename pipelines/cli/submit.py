@@ -66,6 +66,8 @@ def submit(
     command ends once the run has begun.
     """
     plan = options.plan(recipe)
+    claims = pairs("--data", data, "NAME=CLAIM")
+    parameters = pairs("--parameter", parameter, "NAME=VALUE")
     place = open_backend(backend, Settings(cluster))
     if fill:
         plan = _unfilled(plan, place)
@@ -74,8 +76,8 @@ def submit(
             return ExitCode.OK
     request = Request(
         plan,
-        data=pairs("--data", data, "NAME=CLAIM"),
-        parameters=pairs("--parameter", parameter, "NAME=VALUE"),
+        data=claims,
+        parameters=parameters,
         # What a cache points at may have been deleted; what is whole is imported instead.
         reuse=not (no_cache or fill),
         checks=not no_checks,

@@ -54,3 +54,22 @@ def test_a_run_of_a_backend_that_is_not_here_is_told(runs: Path, capsys: Capture
     assert main(["status", run.id]) == 64
     said = capsys.readouterr().err
     assert "no backend is called 'slurm'; there are batch, kubeflow, local" in said
+    assert main(["status"]) == 0  # the others of a list are shown all the same
+    listed, said = capsys.readouterr()
+    assert f"{run.id}  digits  running" in listed and "slurm" in listed
+    assert "no backend is called 'slurm'" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "told"),
+    [
+        ([], 0, "✓ packages: all that its steps need is installed"),
+        (["--data", "coco=/nowhere"], 64, "✗ data sets: --data coco: the plan mounts no such"),
+    ],
+)
+def test_this_machine_is_checked_like_a_cluster(
+    runs: Path, capsys: Capture, option: list[str], code: int, told: str
+) -> None:
+    asked = ["doctor", "toys", "--scale", "digits", "--backend", "local"]
+    assert main([*asked, *option]) == code
+    assert told in capsys.readouterr().out

@@ -183,7 +183,7 @@ def test_a_bundle_has_what_a_report_needs(
     assert log[0] == "10:00:00 epoch finished epoch=3  loss=1.5"
     assert log[-1] == "the last line"
     assert "doctor.json" not in files
-    assert "the cluster: it was not asked, as the run is of this machine" in files["README.txt"]
+    assert "kubeflow: it was not asked, as the run is not of it" in files["README.txt"]
 
 
 def test_a_cluster_that_does_not_answer_is_said_and_keeps_nothing_else_out(

@@ -1,6 +1,7 @@
 """Runs as they lie in a folder: found by name, locked, read whatever became of them."""
 
 import fcntl
+import json
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from components.core.errors import DataError, UsageError
 from components.core.stage import Stage
+from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.local.backend import unfinished_run
 from pipelines.plan import Plan
 from pipelines.runs.find import find_run
@@ -119,3 +121,18 @@ def test_a_damaged_record_is_named(runs: Path, plan: Plan) -> None:
 
     with pytest.raises(DataError, match=r"run\.json is not a RunRecord"):
         _ = run.record
+
+
+def test_a_submitted_run_of_version_0_1_is_read(runs: Path, plan: Plan) -> None:
+    run = create_run(runs, plan, executed_here=False)
+    place = {"run": "a1", "pipeline": "small", "namespace": "ours", "server": "http://here"}
+    old = json.loads((run.folder / "run.json").read_text())
+    for name in ("backend", "place", "artifacts"):
+        del old[name]
+    old["cluster"] = {**place, "artifacts": "s3://bucket/small/a1"}
+    (run.folder / "run.json").write_text(json.dumps(old))
+
+    assert ClusterRun.of(run) == ClusterRun(**place, artifacts="s3://bucket/small/a1")
+    assert run.state == "running"  # no process of this machine is missed
+    (run.folder / "run.json").write_text(json.dumps({**old, "cluster": None}))
+    assert (run.record.backend, run.record.artifacts) == ("local", None)

@@ -43,6 +43,7 @@ from pipelines.words import became, number
 TAIL = 200  # lines of a log in which the reason of a failure is looked for
 LAST_LINES = 12  # of a failed step, that are shown
 _COMPLAINT = re.compile(r"[EF]\d{4} [\d:.]+ +\d+ \S+\.go:\d+\] ")
+UNSETTLED = ("waiting", "running")  # states of a step that has yet to end
 CACHED = "from Kubeflow's cache"
 STOPPED = "the run was stopped"
 NEVER = "the run ended before its turn"
@@ -85,13 +86,15 @@ class StatusReader:
 
     def _counted(self, step: str, status: StepStatus, before: StepStatus) -> StepStatus:
         """Count the attempts: another pod is another one, though the workflow may not say so."""
+        if status.state in UNSETTLED and before.state not in UNSETTLED:
+            before = StepStatus()  # the platform's retry of a run counts anew, and so do its pods
         pod = self._pod(step)
         identity = str(pod["metadata"]["uid"]) if pod else before.pod
         attempt = max(status.attempt, before.attempt)
         if before.pod not in (None, identity) and attempt == before.attempt:
             attempt += 1
         reason = status.reason
-        if status.state == "running" and attempt > 1 and not reason:
+        if status.state == "running" and attempt > status.attempt and not reason:
             # The node says it for a moment only, and not at all where a run is looked at seldom.
             told = before.reason.startswith("after attempt") and attempt == before.attempt
             reason = before.reason if told else f"after attempt {attempt - 1}: its pod was lost"

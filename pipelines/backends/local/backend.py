@@ -235,7 +235,7 @@ def _need_packages(plan: Plan) -> str:
                 for (name, way), steps in lacking.items()
             )
         )
-    return "all that its steps need are installed"
+    return "all that its steps need is installed"
 
 
 def _need_sources(plan: Plan, data: Mapping[str, str]) -> str:
