@@ -33,9 +33,8 @@ def open_backend(name: str, settings: "Settings") -> "Backend":
     """
     names = backend_names()
     if name not in names:
-        raise UsageError(
-            f"no backend is called {name!r}{nearest(name, names)}; there are {', '.join(names)}"
-        )
+        near = nearest(name, names) or f"; there are {', '.join(names)}"
+        raise UsageError(f"no backend is called {name!r}{near}")
     backend: Backend = importlib.import_module(f"{__name__}.{name}.backend").BACKEND(settings)
     return backend
 

@@ -23,7 +23,6 @@ from pipelines.backends.kubeflow.server import TRIED, Server
 CONTROLLER = "workflow-controller-configmap"
 LAUNCHER = "kfp-launcher"
 # What a server and a launcher do that nobody told otherwise.
-STOCK_ROOT = "minio://mlpipeline/v2/artifacts"
 STOCK_ENDPOINT = "seaweedfs.kubeflow:9000"
 STOCK_ACCOUNTS = {False: "pipeline-runner", True: "default-editor"}
 ADDRESS = ("--cluster server=URL", "--cluster server_namespace=NAME")
