@@ -35,9 +35,8 @@ class PlainDisplay:
         self._say(title)
 
     def busy(self, name: str, words: str) -> None:
-        """Say it."""
+        """Do nothing yet: the title has said what it is."""
         self.said[name] = time.monotonic()
-        self._say(f"{name}: {words}")
 
     def changed(self, step: str, status: StepStatus) -> None:
         """Say it."""
