@@ -33,7 +33,9 @@ contracts: setup-dev
 	$(BIN)/lint-imports
 
 unit: setup-dev servers $(VENV)/checkov/.done  ## the tests alone; ARGS='-k NAME' chooses
-	MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --durations=10 $(ARGS)
+	MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov OMP_NUM_THREADS=1 \
+	  PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(nproc) + 1)) \
+	  $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 servers: setup-dev  ## build the servers and tools that tests talk to, where Go is present
 	@$(BIN)/python -m tests.servers.minio build || echo "no MinIO server: the store's S3 tests will be skipped"

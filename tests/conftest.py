@@ -1,12 +1,25 @@
 """Fixtures that every test may ask for."""
 
+import inspect
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["tests.servers.minio"]
+
+# kfp reads the source of the whole stack whenever it sets something of a task, and for frames of
+# pytest-xdist, which have none, Python searches all modules: compiling takes ten times as long.
+inspect.stack = partial(inspect.stack, 0)
+inspect.modulesbyfile["<string>"] = "__main__"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that none of them is left to one worker at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

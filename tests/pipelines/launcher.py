@@ -5,6 +5,7 @@ they are replaced, folders that exist and folders that do not, copies of the
 inputs, uploads of the outputs file by file, mounts, secrets as variables.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 import yaml
 
 from components.core.store import open_store
+from pipelines.backends.local.forkserver import ForkServer
+from pipelines.backends.local.process import ForkedProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +73,7 @@ class Launcher:
         volumes: Folders by PVC name.
         secrets: Fields by secret name.
         environment: More variables for every process, the store's endpoint for instance.
+        server: Forks the processes, in place of starting each; it has imported torch.
     """
 
     compiled: Path
@@ -79,6 +83,7 @@ class Launcher:
     volumes: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    server: ForkServer | None = None
 
     def __post_init__(self) -> None:
         self.spec, *rest = yaml.load_all(self.compiled.read_text("utf-8"), yaml.CSafeLoader)
@@ -125,11 +130,33 @@ class Launcher:
             _local_path(pod.folder, artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
         python = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
         path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        environment = {**path, **python, **self.environment, **pod.environment}
+        code, printed = self._container(pod, environment, timeout)
+        if code:
+            raise TaskFailed(f"{task} exited with {code}:\n{printed[-4000:]}")
+        for artifact in _artifacts(outputs):
+            _upload(_local_path(pod.folder, artifact["uri"]), artifact["uri"])
+        told = Path(outputs["outputFile"])
+        artifacts = json.loads(told.read_text("utf-8"))["artifacts"] if told.exists() else {}
+        for one in (one for listed in artifacts.values() for one in listed["artifacts"]):
+            self.metadata[one["uri"]] = one["metadata"]
+        return pod
+
+    def _container(
+        self, pod: Pod, environment: Mapping[str, str], timeout: float
+    ) -> tuple[int, str]:
+        """Run the pod's command; return its exit code and what it printed."""
+        if self.server is not None:
+            log = self.work / f"{pod.task}.log"
+            with log.open("wb") as output, contextlib.chdir(pod.folder):
+                pid = self.server.fork(pod.argv[1:], environment, [output.fileno()])
+            code = ForkedProcess(pid).wait()
+            return code, log.read_text("utf-8")
         try:
             done = subprocess.run(
                 pod.argv,
                 cwd=pod.folder,
-                env={**path, **python, **self.environment, **pod.environment},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -138,16 +165,9 @@ class Launcher:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise TaskFailed(f"{task} did not end within {timeout} s: {error.stdout!r}") from None
-        if done.returncode:
-            raise TaskFailed(f"{task} exited with {done.returncode}:\n{done.stdout[-4000:]}")
-        for artifact in _artifacts(outputs):
-            _upload(_local_path(pod.folder, artifact["uri"]), artifact["uri"])
-        told = Path(outputs["outputFile"])
-        artifacts = json.loads(told.read_text("utf-8"))["artifacts"] if told.exists() else {}
-        for one in (one for listed in artifacts.values() for one in listed["artifacts"]):
-            self.metadata[one["uri"]] = one["metadata"]
-        return pod
+            printed = f"{pod.task} did not end within {timeout} s: {error.stdout!r}"
+            raise TaskFailed(printed) from None
+        return done.returncode, done.stdout
 
     def pod(self, task: str) -> Pod:
         """Resolve a task: what the driver finds out, and what the launcher replaces."""

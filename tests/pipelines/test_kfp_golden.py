@@ -1,5 +1,7 @@
 """Every recipe compiles to what is kept of it."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import pytest
 import yaml
 
 from pipelines.recipes import ScaleName
-from tests.pipelines.golden import FOLDER, WHOLE, cases, compile_recipe, golden, summaries
+from tests.pipelines.golden import FOLDER, SCALES, WHOLE, cases, compile_recipe, golden, summaries
 from tests.pipelines.golden.summary import LOADER, difference, summarise
 
 AGAIN = "compile them again with `make golden` and read the difference"
 CASES = cases()
+Compiled = Callable[[str, ScaleName], str]
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +24,23 @@ def kept() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def linear(tmp_path_factory: pytest.TempPathFactory) -> str:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """Return what compiles a recipe, once."""
+    folder = tmp_path_factory.mktemp("compiled")
+    return cache(lambda recipe, scale: compile_recipe(recipe, scale, folder / "pipeline.yaml"))
+
+
+@pytest.fixture(scope="module")
+def linear(compiled: Compiled) -> str:
     """A pipeline with GPUs, mounted data and credentials."""
-    return compile_recipe("linear", "full", tmp_path_factory.mktemp("linear") / "pipeline.yaml")
+    return compiled("linear", "full")
 
 
 @pytest.mark.parametrize(("recipe", "scale"), CASES)
 def test_a_recipe_compiles_to_what_is_kept_of_it(
-    recipe: str, scale: ScaleName, tmp_path: Path, kept: dict[str, str]
+    recipe: str, scale: ScaleName, compiled: Compiled, kept: dict[str, str]
 ) -> None:
-    text = compile_recipe(recipe, scale, tmp_path / "pipeline.yaml")
+    text = compiled(recipe, scale)
 
     whole = None
     if (recipe, scale) in WHOLE:
@@ -49,16 +59,15 @@ def test_what_is_kept_is_of_recipes_that_there_are(kept: dict[str, str]) -> None
     }, AGAIN
 
 
-def test_every_construct_stands_in_a_pipeline_that_is_kept_whole(tmp_path: Path) -> None:
+def test_every_construct_stands_in_a_pipeline_that_is_kept_whole(compiled: Compiled) -> None:
     whole = {
         field
         for recipe, scale in WHOLE
         for field in _constructs(golden(recipe, scale).read_text("utf-8"))
     }
 
-    for scale in ("full", "digits"):
-        largest = compile_recipe("appendix", scale, tmp_path / "pipeline.yaml")
-        assert _constructs(largest) <= whole, "keep one whole that has them"
+    for scale in SCALES:
+        assert _constructs(compiled("appendix", scale)) <= whole, "keep one whole that has them"
 
 
 @pytest.mark.parametrize(

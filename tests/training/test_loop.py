@@ -19,6 +19,8 @@ from tests.training.kills import STEPS
 from tests.training.learner import CONFIG, work
 
 CHECKPOINTS = "state/checkpoints"
+pytestmark = pytest.mark.slow
+
 SECONDS = 240  # a program needs about 5 s, most of it imports, when the machine is idle
 
 

@@ -23,6 +23,8 @@ from tests.training.learner import CONFIG, work
 from tests.training.test_loop import CHECKPOINTS, saved_steps, weights_hash
 
 SLOWLY = {"MOCO_TEST_PAUSE": "0.3"}  # so that there is a middle to be lost in
+pytestmark = pytest.mark.slow
+
 SECONDS = 240  # a node needs about 10 s, most of it imports, when the machine is idle
 
 
