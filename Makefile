@@ -33,8 +33,8 @@ contracts: setup-dev
 	$(BIN)/lint-imports
 
 unit: setup-dev servers $(VENV)/checkov/.done  ## the tests alone; ARGS='-k NAME' chooses
-	MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov OMP_NUM_THREADS=1 \
-	  PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(nproc) + 1)) \
+	PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(nproc) + 1)) OMP_NUM_THREADS=1 \
+	  MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov \
 	  $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 servers: setup-dev  ## build the servers and tools that tests talk to, where Go is present
