@@ -1,8 +1,11 @@
 """Fixtures that every test may ask for."""
 
 import inspect
+import multiprocessing
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files, so that none of them is left to one worker at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_processes() -> None:
+    """Fork the processes of a training that a test launches, in place of starting each.
+
+    Programs that tests start do as users' do, and so do the pods on a cluster.
+    """
+    if "torch" not in sys.modules:
+        return
+    from components.training import distributed
+
+    forked = partial(replace, start_method="forkserver")
+    configured = distributed._launch_config
+    distributed._launch_config = lambda count, nodes: forked(configured(count, nodes))
+    multiprocessing.set_forkserver_preload(["torch", "torchvision", "cv2"])
 
 
 @pytest.fixture
