@@ -27,8 +27,9 @@ class ConvertConfig(Config):
 
     source: Source | Literal["auto"] = "auto"
     """What the checkpoint must be; `auto` finds out, and the manifest says what was found."""
-    architecture: Architecture = "resnet50"
-    """What the checkpoint must fit."""
+    architecture: Architecture | Literal["auto"] = "auto"
+    """What the checkpoint must be; `auto` finds out by its shapes, and is a resnet50 where weights
+    are drawn. The miniature's own is for the miniature alone."""
     origin: str | None = Field(default=None, min_length=1)
     """How reports call this initialisation; by default what the checkpoint tells: `moco`,
     `supervised`, `random`, or `unknown`."""

@@ -39,7 +39,7 @@ def run(job: Job[ConvertConfig]) -> None:
     log.info(
         "encoder found",
         source=encoder.source,
-        architecture=config.architecture,
+        architecture=encoder.backbone.architecture,
         passed_over=list(encoder.other_encoders),
     )
     if encoder.assumed:
@@ -56,6 +56,8 @@ def run(job: Job[ConvertConfig]) -> None:
     job.facts.update(
         source=encoder.source,
         origin=origin,
+        architecture=encoder.backbone.architecture,
+        parameters=encoder.backbone.resnet.parameters,
         max_feature_difference=difference,
         ignored_tensors=list(encoder.ignored),
         other_encoders=list(encoder.other_encoders),

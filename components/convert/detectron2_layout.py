@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.vision.architectures import Architecture
+from components.vision.architectures import RESNETS, Architecture
 
 EPSILON = 1e-5  # of every norm
 _STAGE = re.compile(r"layer(\d)\.(\d+)\.(.+)")
@@ -48,12 +48,12 @@ def detectron2_features(
     """Return res2 to res5 as detectron2 computes them with frozen norms, STRIDE_IN_1X1 false.
 
     Args:
-        tensors: By detectron2's names; any number of blocks, basic or bottleneck.
+        tensors: By detectron2's names; any number of blocks, basic or bottleneck, in groups or not.
         images: Normalised RGB, (N, 3, H, W).
-        architecture: The paper's stem pools, the miniature's does not.
+        architecture: Says whether the stem pools.
     """
     x = F.relu(_convolve(tensors, "stem.conv1", images, stride=2))
-    if architecture == "resnet50":
+    if RESNETS[architecture].pooled:
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     features = {}
     for stage in ("res2", "res3", "res4", "res5"):
@@ -80,7 +80,8 @@ def _block(tensors: Mapping[str, Tensor], name: str, x: Tensor, stride: int) -> 
 def _convolve(tensors: Mapping[str, Tensor], name: str, x: Tensor, stride: int) -> Tensor:
     """Convolve and normalise with kept statistics, as detectron2's FrozenBatchNorm2d does."""
     weight = tensors[f"{name}.weight"]
-    x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+    groups = x.shape[1] // weight.shape[1]
+    x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
     return F.batch_norm(
         x,
         tensors[f"{name}.norm.running_mean"],

@@ -53,11 +53,12 @@ def find_encoder(checkpoint: Path | None, config: ConvertConfig) -> LoadedEncode
             else f"source 'random' reads no checkpoint; leave {checkpoint} out, or name its source"
         )
     if checkpoint is None:
-        backbone = random_backbone(config.architecture, config.seed)
+        drawn = "resnet50" if config.architecture == "auto" else config.architecture
+        backbone = random_backbone(drawn, config.seed)
         return LoadedEncoder(backbone.eval(), "random", "random")
     located = locate(checkpoint, config)
     tensors = load_tensors(located.checkpoint, located.records)
-    backbone = _encoder(config.architecture, tensors, checkpoint)
+    backbone = _encoder(located.architecture, tensors, checkpoint)
     return LoadedEncoder(
         backbone,
         located.source,

@@ -4,6 +4,7 @@ Nothing here needs torch: a plan asks the same questions as the stage, before an
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from components.vision.architectures import (
     ENCODER_WEIGHTS,
     MEAN,
     MODEL_CARD,
+    RESNETS,
     STD,
     Architecture,
     misfit,
@@ -34,6 +36,8 @@ from components.vision.architectures import (
 )
 
 SHOWN_NAMES = 6
+MINIATURE: Architecture = "resnet_digits"
+_SMOOTHED = re.compile(r"resne\w*?(?:aa|blur)")
 ASSUMED = {
     "detectron2": "images in RGB, and strides in the 3x3 convolutions: detectron2's weights do not "
     "say, and many of its models have BGR, and strides in the 1x1"
@@ -47,7 +51,8 @@ class Located(NamedTuple):
 
     Attributes:
         checkpoint: The file.
-        records: The encoder's tensors by torchvision's names.
+        architecture: What the encoder is.
+        records: Its tensors by torchvision's names.
         source: What the checkpoint turned out to be.
         origin: What it was trained by, as far as the checkpoint tells.
         ignored: Tensors that lie beside the encoder: heads, projectors, prototypes, queues.
@@ -56,6 +61,7 @@ class Located(NamedTuple):
     """
 
     checkpoint: Checkpoint
+    architecture: Architecture
     records: Mapping[str, TensorRecord]
     source: Source
     origin: str
@@ -111,23 +117,25 @@ def _in_artifact(folder: Path, config: ConvertConfig) -> Located:
             f"{folder} has no readable {MODEL_CARD}: {error}\n"
             "Give an artifact of pretrain, classification or segmentation, or a checkpoint file"
         ) from None
-    if card.architecture != config.architecture:
+    if card.architecture not in _allowed(config):
+        wanted = config.architecture
         raise DataError(
-            f"{folder} is a {card.architecture}, the config says {config.architecture}"
-            f"{_of_scale(config.architecture)}; set architecture to {card.architecture}"
+            f"{folder} is a {card.architecture}, "
+            + ("the miniature's own" if wanted == "auto" else f"the config says {wanted}")
+            + f"{_of_scale(wanted)}; set architecture to {card.architecture}"
         )
     checkpoint = Checkpoint(folder / ENCODER_WEIGHTS)
     records = checkpoint.containers.get("", {})
-    fault = misfit(tensor_shapes(config.architecture), _shapes(records), config.architecture)
+    fault = misfit(tensor_shapes(card.architecture), _shapes(records), card.architecture)
     if fault:
         raise DataError(f"{folder} {fault}\nRun the stage that made it again")
     source: Source = "classification"
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
     if card.mechanism is not None:
-        return Located(checkpoint, records, "pretrain", card.mechanism)
+        return Located(checkpoint, card.architecture, records, "pretrain", card.mechanism)
     if manifest and manifest.stage == "segmentation":
         source = "segmentation"
-    return Located(checkpoint, records, source, _trained_origin(manifest))
+    return Located(checkpoint, card.architecture, records, source, _trained_origin(manifest))
 
 
 def _trained_origin(manifest: Manifest | None) -> str:
@@ -154,6 +162,7 @@ def _in_file(path: Path, config: ConvertConfig) -> Located:
             f"{path} holds no tensors, but {held or 'nothing'}; give a checkpoint with the "
             "state_dict() of a ResNet in it"
         )
+    _check_name(checkpoint)
     encoder, passed_over = _choose(checkpoint, config)
     container = checkpoint.containers[encoder.container]
     records = {name: container[original] for name, original in encoder.tensors.items()}
@@ -161,6 +170,7 @@ def _in_file(path: Path, config: ConvertConfig) -> Located:
     origin = origin_of(encoder, shapes, parameters_trained(checkpoint.content))
     return Located(
         checkpoint,
+        _nearest(_shapes_of(checkpoint, encoder), config),
         records,
         "moco" if origin == "moco" else "resnet",
         origin,
@@ -176,7 +186,7 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
     Of an encoder and its moving average by momentum it is the encoder, which is what all
     such methods are measured by. Where that does not decide, the user is asked.
     """
-    path, architecture = checkpoint.path, config.architecture
+    path = checkpoint.path
     known = candidates(checkpoint.containers)
     if config.prefix is not None:
         wanted = unwrapped(f"{config.prefix.rstrip('.')}.").rstrip(".")
@@ -189,7 +199,7 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
     else:
         meant = known
     if not meant:
-        raise _no_encoder(checkpoint, known, f"fits a {architecture}", config)
+        raise _no_encoder(checkpoint, known, f"fits {_wanted(config)}", config)
     faults = {id(candidate): _fault(checkpoint, candidate, config) for candidate in meant}
     fitting = sorted(
         (candidate for candidate in meant if not faults[id(candidate)]),
@@ -200,7 +210,9 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
     partial = [
         candidate
         for candidate in meant
-        if faults[id(candidate)] and not candidate.follows and _is_most(candidate, architecture)
+        if faults[id(candidate)]
+        and not candidate.follows
+        and _is_most(checkpoint, candidate, config)
     ]
     if not leading and partial and config.prefix is None:
         raise _incomplete(checkpoint, partial, known, whole, config)
@@ -210,7 +222,7 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
     if len(leading) > 1:
         options = "\n".join(f"  prefix={_shown(candidate, known)}" for candidate in leading)
         raise DataError(
-            f"{path} holds {len(leading)} encoders that fit a {architecture}; say which one, "
+            f"{path} holds {len(leading)} encoders that fit {_wanted(config)}; say which one, "
             f"by prefix:\n{options}"
         )
     return leading[0], [
@@ -222,11 +234,12 @@ def _choose(checkpoint: Checkpoint, config: ConvertConfig) -> tuple[Candidate, l
 
 def _fault(checkpoint: Checkpoint, encoder: Candidate, config: ConvertConfig) -> str | None:
     """Say what of the architecture is missing, misshapen or too much."""
-    wanted = tensor_shapes(config.architecture)
     given = _shapes_of(checkpoint, encoder)
+    architecture = _nearest(given, config)
+    wanted = tensor_shapes(architecture)
     optional = {name for name in wanted if name.endswith(COUNTER) and name not in given}
     kept = {name: shape for name, shape in wanted.items() if name not in optional}
-    fault = misfit(kept, given, config.architecture)
+    fault = misfit(kept, given, architecture)
     return fault and fault.replace(f"of {len(kept)} tensors", f"of {len(wanted)} tensors")
 
 
@@ -238,8 +251,8 @@ def _incomplete(
     config: ConvertConfig,
 ) -> DataError:
     """Say what the most complete encoder of some is, and what of it does not fit."""
-    architecture = config.architecture
-    best = max(meant, key=lambda candidate: (_hits(candidate, architecture), not candidate.follows))
+    best = max(meant, key=lambda encoder: (_hits(checkpoint, encoder, config), not encoder.follows))
+    architecture = _nearest(_shapes_of(checkpoint, best), config)
     described = _described(_shapes_of(checkpoint, best))
     another = described != _described(tensor_shapes(architecture))
     instead = "".join(f", or take prefix={_shown(candidate, known)}" for candidate in whole)
@@ -247,16 +260,35 @@ def _incomplete(
         f"{checkpoint.path}: {described} under {_shown(best, known)!r} "
         f"{_fault(checkpoint, best, config)}\n"
         f"Nothing was loaded; give a complete checkpoint of this architecture"
-        f"{_of_scale(architecture) if another else ''}{instead}"
+        f"{_of_scale(config.architecture) if another else ''}{instead}"
     )
 
 
-def _hits(encoder: Candidate, architecture: Architecture) -> int:
-    return len(encoder.tensors.keys() & tensor_shapes(architecture).keys())
+def _hits(checkpoint: Checkpoint, encoder: Candidate, config: ConvertConfig) -> int:
+    wanted = tensor_shapes(_nearest(_shapes_of(checkpoint, encoder), config))
+    return len(encoder.tensors.keys() & wanted.keys())
 
 
-def _is_most(encoder: Candidate, architecture: Architecture) -> bool:
-    return 2 * _hits(encoder, architecture) > len(tensor_shapes(architecture))
+def _is_most(checkpoint: Checkpoint, encoder: Candidate, config: ConvertConfig) -> bool:
+    wanted = tensor_shapes(_nearest(_shapes_of(checkpoint, encoder), config))
+    return 2 * _hits(checkpoint, encoder, config) > len(wanted)
+
+
+def _allowed(config: ConvertConfig) -> tuple[Architecture, ...]:
+    """Return what a checkpoint may be."""
+    if config.architecture != "auto":
+        return (config.architecture,)
+    return tuple(name for name in RESNETS if name != MINIATURE)
+
+
+def _wanted(config: ConvertConfig) -> str:
+    """Say what a checkpoint may be."""
+    return "a known ResNet" if config.architecture == "auto" else f"a {config.architecture}"
+
+
+def _nearest(given: Mapping[str, Shape], config: ConvertConfig) -> Architecture:
+    """Return which of the permitted architectures an encoder is, or is most like."""
+    return max(_allowed(config), key=lambda name: _likeness(given, name))
 
 
 def _distinct(checkpoint: Checkpoint, encoders: list[Candidate]) -> list[Candidate]:
@@ -316,32 +348,40 @@ def _shown(encoder: Candidate, known: Sequence[Candidate]) -> str:
 
 
 def _described(shapes: Mapping[str, Shape]) -> str:
-    """Say by its blocks what a ResNet is."""
+    """Say what a ResNet is, by its blocks and widths."""
     blocks = tuple(
         len({name.split(".")[1] for name in shapes if name.startswith(f"layer{layer}.")})
         for layer in range(1, 5)
     )
     bottleneck = any(name.startswith("layer1.0.conv3") for name in shapes)
-    depths: dict[tuple[bool, tuple[int, ...]], str] = {
-        (False, (1, 1, 1, 1)): "the miniature's encoder, resnet_digits,",
-        (False, (2, 2, 2, 2)): "a ResNet-18",
-        (False, (3, 4, 6, 3)): "a ResNet-34",
-        (True, (3, 4, 6, 3)): "a ResNet-50",
-        (True, (3, 4, 23, 3)): "a ResNet-101",
-        (True, (3, 8, 36, 3)): "a ResNet-152",
-    }
-    kind = "bottleneck" if bottleneck else "basic"
-    return depths.get((bottleneck, blocks), f"a ResNet of {blocks} {kind} blocks")
+    alike = [
+        name
+        for name, resnet in RESNETS.items()
+        if (resnet.blocks, resnet.bottleneck) == (blocks, bottleneck)
+    ]
+    if not alike:
+        return f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks"
+    nearest = max(alike, key=lambda name: _likeness(shapes, name))
+    if nearest == MINIATURE:
+        return f"the miniature's encoder, {nearest},"
+    return f"a {RESNETS[nearest].name}"
 
 
-def _of_scale(architecture: Architecture) -> str:
+def _likeness(given: Mapping[str, Shape], architecture: Architecture) -> float:
+    """Return how many of all tensors, given or the architecture's, both have in one shape."""
+    wanted = tensor_shapes(architecture)
+    same = sum(given.get(name) == shape for name, shape in wanted.items())
+    return same / (len(wanted) + len(given) - same)
+
+
+def _of_scale(wanted: str) -> str:
     """Say where an architecture is wanted: people meet the miniature's by an option of `moco`."""
-    if architecture == "resnet_digits":
+    if wanted == MINIATURE:
         return (
-            " (resnet_digits is the miniature's own, which `--scale digits` takes and pre-trains; "
-            "a ResNet-50 is for `--scale full`)"
+            f" ({MINIATURE} is the miniature's own, which `--scale digits` takes and pre-trains; "
+            "larger ones are for `--scale full`)"
         )
-    return " (the paper's, of `--scale full`)"
+    return " (`--scale digits` takes the miniature's own)" if wanted == "auto" else ""
 
 
 def _no_encoder(
@@ -358,12 +398,30 @@ def _no_encoder(
     way_out = (
         f"set prefix to {' or '.join(repr(_shown(candidate, known)) for candidate in whole)}"
         if whole
-        else f"give a checkpoint of a {config.architecture} under the names of torchvision, "
+        else f"give a checkpoint of {_wanted(config)} under the names of torchvision, "
         "detectron2, Hugging Face or an nn.Sequential, whatever stands before them"
     )
     return DataError(
         f"{checkpoint.path}: none of its {len(names)} tensors {what}. Found: {shown}\n{way_out}"
     )
+
+
+def _check_name(checkpoint: Checkpoint) -> None:
+    """Refuse a ResNet whose tensors are another's, and which computes otherwise.
+
+    timm writes the name of a model into its checkpoints, and into `config.json`.
+
+    Raises:
+        DataError: naming it.
+    """
+    content = checkpoint.content if isinstance(checkpoint.content, Mapping) else {}
+    names = (content.get("arch"), _json_beside(checkpoint.path, "config.json").get("architecture"))
+    for name in names:
+        if isinstance(name, str) and _SMOOTHED.search(name):
+            raise DataError(
+                f"{checkpoint.path} is a {name}, which pools before it strides: its features would "
+                "not be its own; give a ResNet without anti-aliasing"
+            )
 
 
 def _check_hugging_face(path: Path) -> None:

@@ -10,7 +10,6 @@ from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
-from components.vision.architectures import Architecture
 from components.vision.config import LoaderConfig, Probability
 
 DatasetName = Annotated[str, AfterValidator(of_kind("segmentation"))]
@@ -30,8 +29,6 @@ class SegmentationConfig(TrainingConfig):
 
     dataset: DatasetName = "voc"
     """Which data set is learned and measured on, by its layout: VOC 2012, augmented."""
-    architecture: Architecture = "resnet50"
-    """Of the backbone; another one is refused."""
     channels: PositiveInt = 256
     """Of the two convolutions between backbone and classifier."""
     iterations: PositiveInt = 30_000
@@ -71,7 +68,6 @@ class SegmentationConfig(TrainingConfig):
         images want small batches, for many steps.
         """
         return self.derive(
-            architecture="resnet_digits",
             channels=128,
             iterations=280,
             batch_size=4,

@@ -53,7 +53,7 @@ class ModelCard(Config):
 
 
 class FCN(nn.Module):
-    """A backbone with dilated convolutions up to stride 16, and a score for each class.
+    """A backbone with dilated res5, and a score for each class; the output stride is 16.
 
     It is called with a batch of `images`, (N, 3, H, W), and their `labels`, (N, H, W).
     On `resnet_digits`, whose strides are half of a ResNet-50's, the output stride is 8.
@@ -68,7 +68,8 @@ class FCN(nn.Module):
             channels: Of its hidden convolutions.
         """
         super().__init__()
-        self.backbone = dilate_res5(backbone)
+        dilate_res5(backbone.layer4)
+        self.backbone = backbone
         self.head = nn.Sequential(
             *_dilated(backbone.num_features, channels),
             *_dilated(channels, channels),

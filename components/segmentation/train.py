@@ -84,10 +84,10 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
 def _build(
     config: SegmentationConfig, backbone: Path, classes: tuple[str, ...]
 ) -> tuple[FCN, ModelCard]:
-    loaded = load_backbone(backbone, config.architecture)
+    loaded = load_backbone(backbone)
     wanted = read_card(backbone)
     card = ModelCard(
-        architecture=config.architecture,
+        architecture=loaded.architecture,
         mean=wanted.mean,
         std=wanted.std,
         dataset=config.dataset,

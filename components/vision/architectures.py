@@ -1,14 +1,30 @@
 """What a backbone is called and wants of its images, for configs, which cannot see torch."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from components.core.config import Config
 
 SHOWN_FAULTS = 8  # tensor names in an error, for each kind of fault
 
-Architecture = Literal["resnet50", "resnet_digits"]
-"""`resnet50` is the paper's; `resnet_digits` is the miniature's, for images of about 48 pixels."""
+Architecture = Literal[
+    "resnet50",
+    "resnet18",
+    "resnet34",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext50_32x8d",
+    "resnet50_w2",
+    "resnet50_w4",
+    "wide_resnet50_2",
+    "resnet_digits",
+]
+"""`resnet50` is the paper's, `resnext50_32x8d`, `resnet50_w2` and `resnet50_w4` are its Table 1's
+too; `resnet_digits` is the miniature's, for images of about 48 pixels."""
 
 MEAN = (123.675, 116.28, 103.53)
 """Mean of ImageNet's pixels, RGB, on the scale 0 to 255."""
@@ -44,53 +60,147 @@ class BackboneCard(Config):
     """What it was trained by: `moco`, `supervised`, `random`, `unknown`, or a recipe's row."""
 
 
-class _ResNet(NamedTuple):
-    """Numbers that the shapes of a ResNet follow from."""
+@dataclass(frozen=True)
+class ResNet:
+    """What a ResNet is: all that its layers, shapes and strides follow from.
 
-    stem: int
-    kernel: int
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...]
-    expansion: int
+    Attributes:
+        name: What people call it.
+        blocks: How many each of the four stages has, res2 to res5.
+        bottleneck: Whether a block has three convolutions, 1×1, 3×3 and 1×1, or two of 3×3.
+        stem: Channels of the first convolution.
+        kernel: Its side; it strides by 2.
+        pooled: Whether a maximum pooling of stride 2 follows it.
+        planes: Channels that res2 is made of; each later stage has twice as many. A bottleneck
+            puts out four times as many.
+        groups: Of a bottleneck's 3×3 convolution (ResNeXt's cardinality).
+        group_width: Channels of each group, where `planes` are 64.
+    """
+
+    name: str
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool = True
+    stem: int = 64
+    kernel: int = 7
+    pooled: bool = True
+    planes: int = 64
+    groups: int = 1
+    group_width: int = 64
+
+    @property
+    def first_stride(self) -> int:
+        """Pixels between neighbours on res2; each later stage doubles it."""
+        return 4 if self.pooled else 2
+
+    @property
+    def stage_planes(self) -> tuple[int, ...]:
+        """`planes` of each stage."""
+        return tuple(self.planes << stage for stage in range(len(self.blocks)))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage's 3×3 convolutions."""
+        return tuple(
+            self.groups * (planes * self.group_width // 64) for planes in self.stage_planes
+        )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels that each stage puts out."""
+        return tuple(planes * (4 if self.bottleneck else 1) for planes in self.stage_planes)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learned, without a classifier."""
+        return sum(math.prod(c.shape) + 2 * c.shape[0] for c in self.convolutions())
+
+    @property
+    def multiplications(self) -> float:
+        """Of the convolutions, for each pixel of an image."""
+        return sum(math.prod(c.shape) / c.stride**2 for c in self.convolutions())
+
+    def convolutions(self) -> Iterator["Convolution"]:
+        """Yield the convolutions, each of which a batch norm follows, in torchvision's order."""
+        stride = 2
+        yield Convolution("conv1", "bn1", (self.stem, 3, self.kernel, self.kernel), stride)
+        inputs, stride = self.stem, self.first_stride
+        for stage, blocks in enumerate(self.blocks):
+            width, outputs = self.widths[stage], self.channels[stage]
+            for block in range(blocks):
+                at = f"layer{stage + 1}.{block}"
+                before = stride
+                if stage and not block:
+                    stride *= 2
+                shapes = (
+                    (
+                        (width, inputs, 1, 1),
+                        (width, width // self.groups, 3, 3),
+                        (outputs, width, 1, 1),
+                    )
+                    if self.bottleneck
+                    else ((width, inputs, 3, 3), (outputs, width, 3, 3))
+                )
+                for number, shape in enumerate(shapes, start=1):
+                    first = self.bottleneck and number == 1  # strides are in the 3×3 convolution
+                    names = f"{at}.conv{number}", f"{at}.bn{number}"
+                    yield Convolution(*names, shape, before if first else stride)
+                if inputs != outputs or before != stride:
+                    names = f"{at}.downsample.0", f"{at}.downsample.1"
+                    yield Convolution(*names, (outputs, inputs, 1, 1), stride)
+                inputs = outputs
 
 
-_RESNETS: Mapping[Architecture, _ResNet] = {
-    "resnet50": _ResNet(64, 7, (3, 4, 6, 3), (64, 128, 256, 512), expansion=4),
-    "resnet_digits": _ResNet(16, 3, (1, 1, 1, 1), (16, 32, 64, 128), expansion=1),
+class Convolution(NamedTuple):
+    """A convolution of a ResNet and the batch norm after it.
+
+    Attributes:
+        name: Torchvision's.
+        norm: The batch norm's.
+        shape: Of its weights: outputs, inputs of a group, height and width.
+        stride: Pixels of the image between neighbours of its output.
+    """
+
+    name: str
+    norm: str
+    shape: tuple[int, int, int, int]
+    stride: int
+
+
+RESNETS: Mapping[Architecture, ResNet] = {
+    "resnet18": ResNet("ResNet-18", (2, 2, 2, 2), bottleneck=False),
+    "resnet34": ResNet("ResNet-34", (3, 4, 6, 3), bottleneck=False),
+    "resnet50": ResNet("ResNet-50", (3, 4, 6, 3)),
+    "resnet101": ResNet("ResNet-101", (3, 4, 23, 3)),
+    "resnet152": ResNet("ResNet-152", (3, 8, 36, 3)),
+    "resnext50_32x4d": ResNet("ResNeXt-50 32×4d", (3, 4, 6, 3), groups=32, group_width=4),
+    "resnext50_32x8d": ResNet("ResNeXt-50 32×8d", (3, 4, 6, 3), groups=32, group_width=8),
+    "resnet50_w2": ResNet("ResNet-50, 2× wide", (3, 4, 6, 3), stem=128, planes=128),
+    "resnet50_w4": ResNet("ResNet-50, 4× wide", (3, 4, 6, 3), stem=256, planes=256),
+    "wide_resnet50_2": ResNet("Wide ResNet-50-2", (3, 4, 6, 3), group_width=128),
+    "resnet_digits": ResNet(
+        "resnet_digits", (1, 1, 1, 1), False, stem=16, kernel=3, pooled=False, planes=16
+    ),
 }
 
 
-def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+@lru_cache
+def tensor_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
     """Return the shape of every tensor of a backbone by torchvision's name, without torch.
 
     A plan is checked against a checkpoint's header by them.
     """
-    resnet = _RESNETS[architecture]
     shapes: dict[str, tuple[int, ...]] = {}
-
-    def add(convolution: str, norm: str, channels: int, inputs: int, kernel: int) -> None:
-        shapes[f"{convolution}.weight"] = (channels, inputs, kernel, kernel)
+    for convolution in RESNETS[architecture].convolutions():
+        shapes[f"{convolution.name}.weight"] = convolution.shape
         for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{norm}.{part}"] = (channels,)
-        shapes[f"{norm}.num_batches_tracked"] = ()
-
-    add("conv1", "bn1", resnet.stem, 3, resnet.kernel)
-    inputs = resnet.stem
-    for layer, (blocks, width) in enumerate(
-        zip(resnet.blocks, resnet.widths, strict=True), start=1
-    ):
-        for block in range(blocks):
-            at = f"layer{layer}.{block}"
-            outputs = width * resnet.expansion
-            kernels = (3, 3) if resnet.expansion == 1 else (1, 3, 1)
-            channels = (inputs, *[width] * (len(kernels) - 1), outputs)
-            for number, kernel in enumerate(kernels, start=1):
-                names = f"{at}.conv{number}", f"{at}.bn{number}"
-                add(*names, channels[number], channels[number - 1], kernel)
-            if inputs != outputs:
-                add(f"{at}.downsample.0", f"{at}.downsample.1", outputs, inputs, kernel=1)
-            inputs = outputs
+            shapes[f"{convolution.norm}.{part}"] = convolution.shape[:1]
+        shapes[f"{convolution.norm}.num_batches_tracked"] = ()
     return shapes
+
+
+def relative_cost(architecture: Architecture) -> float:
+    """Return how many times a ResNet-50's multiplications an image takes."""
+    return RESNETS[architecture].multiplications / RESNETS["resnet50"].multiplications
 
 
 def misfit(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,9 +18,11 @@ from components.vision.architectures import (
     ENCODER_WEIGHTS,
     HEAD_WEIGHTS,
     MODEL_CARD,
+    RESNETS,
     TORCHVISION_WEIGHTS,
     Architecture,
     BackboneCard,
+    ResNet,
     misfit,
 )
 from components.vision.norm import normalise
@@ -34,12 +35,14 @@ class Backbone(nn.Module):
 
     Attributes:
         architecture: What it is called in configs.
+        resnet: What it is made of.
         num_features: Channels of res5, and so of the pooled features.
     """
 
     def __init__(self, architecture: Architecture, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.architecture = architecture
+        self.resnet = RESNETS[architecture]
         self.conv1 = parts["conv1"]
         self.bn1 = parts["bn1"]
         self.relu = parts["relu"]
@@ -50,8 +53,7 @@ class Backbone(nn.Module):
         self.layer4 = parts["layer4"]
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         fuse_blocks(self)
-        widths = [m.num_features for m in self.layer4.modules() if isinstance(m, nn.BatchNorm2d)]
-        self.num_features = widths[-1]
+        self.num_features = self.resnet.channels[-1]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the pooled features, (N, num_features), of normalised images, (N, 3, H, W)."""
@@ -104,7 +106,7 @@ def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     """Return the outputs of the four stages, `res2` to `res5`.
 
     They are what a detector reads, and what a conversion must keep. Strides are 4, 8,
-    16 and 32 for `resnet50`; 2, 4, 8 and 16 for `resnet_digits`.
+    16 and 32; 2, 4, 8 and 16 where no pooling follows the stem, as in `resnet_digits`.
 
     Args:
         backbone: In evaluation mode, if batch statistics are not wanted.
@@ -119,31 +121,44 @@ def feature_maps(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     return maps
 
 
-def dilate_res5(backbone: Backbone) -> Backbone:
+def dilate_res5(layer4: nn.Module) -> None:
     """Let res5 keep the resolution of res4: its 3×3 convolutions at dilation 2, all at stride 1.
 
-    The stride of the output halves, to 16 for `resnet50` and to 8 for `resnet_digits`.
-    torchvision's `replace_stride_with_dilation` is another network: it leaves the first
-    block's 3×3 convolution undilated.
-
-    Returns:
-        The same backbone, its parameters and their names as they were.
+    The stride of the output halves. torchvision's `replace_stride_with_dilation` is another
+    network: it leaves the first block's 3×3 convolution undilated. Parameters and their names
+    stay as they are.
     """
-    for layer in backbone.layer4.modules():
+    for layer in layer4.modules():
         if isinstance(layer, nn.Conv2d):
             layer.stride = (1, 1)
             if layer.kernel_size == (3, 3):
                 layer.dilation = layer.padding = (2, 2)
-    return backbone
 
 
 def build_backbone(architecture: Architecture) -> Backbone:
     """Build a backbone, initialised by torchvision's rule from torch's global generator."""
-    if architecture == "resnet50":
-        return Backbone(
-            architecture, dict(torchvision.models.resnet50(weights=None).named_children())
-        )
-    return Backbone(architecture, _digits_parts())
+    resnet = RESNETS[architecture]
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(
+            3, resnet.stem, resnet.kernel, stride=2, padding=resnet.kernel // 2, bias=False
+        ),
+        "bn1": nn.BatchNorm2d(resnet.stem),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.MaxPool2d(3, stride=2, padding=1) if resnet.pooled else nn.Identity(),
+    }
+    inputs = resnet.stem
+    for stage, outputs in enumerate(resnet.channels):
+        blocks = []
+        for number in range(resnet.blocks[stage]):
+            stride = 2 if stage and not number else 1
+            blocks.append(_block(resnet, inputs, stage, stride))
+            inputs = outputs
+        parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)
+    if resnet.pooled:
+        nn.Linear(outputs, 1000)  # torchvision draws its classifier before it initialises the rest
+    for part in parts.values():
+        _initialise(part)
+    return Backbone(architecture, parts)
 
 
 def random_backbone(architecture: Architecture, seed: int) -> Backbone:
@@ -156,24 +171,17 @@ def random_backbone(architecture: Architecture, seed: int) -> Backbone:
         return build_backbone(architecture)
 
 
-def load_backbone(folder: Path, architecture: Architecture | None = None) -> Backbone:
+def load_backbone(folder: Path) -> Backbone:
     """Load the artifact of the `convert` stage.
 
     Args:
         folder: Holds `backbone.json` and `backbone.safetensors`.
-        architecture: What the caller can use; any, if None.
 
     Raises:
-        DataError: if a file is missing or damaged, the channels are not RGB, the architecture
-            is another, or any tensor is missing, unexpected or of another shape.
+        DataError: if a file is missing or damaged, the channels are not RGB, or any tensor is
+            missing, unexpected or of another shape.
     """
-    card = read_card(folder)
-    if architecture not in (None, card.architecture):
-        raise DataError(
-            f"{folder} is a {card.architecture}, a {architecture} is needed; give a backbone of "
-            f"that architecture, or set the config's architecture to {card.architecture}"
-        )
-    backbone = build_backbone(card.architecture)
+    backbone = build_backbone(read_card(folder).architecture)
     load_weights(backbone, read_tensors(folder / TORCHVISION_WEIGHTS), str(folder))
     return backbone
 
@@ -251,34 +259,17 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     module.load_state_dict(dict(tensors), strict=True)
 
 
-def _digits_parts() -> dict[str, nn.Module]:
-    """Make a stem of 16 channels and four basic blocks, 16 to 128 channels.
-
-    The stem strides once and does not pool: digits are drawn from 8×8 pixels, so half
-    the resolution of a scene loses nothing and training takes a quarter of the time.
-    """
-    parts: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(3, 16, kernel_size=3, stride=2, padding=1, bias=False),
-        "bn1": nn.BatchNorm2d(16),
-        "relu": nn.ReLU(inplace=True),
-        "maxpool": nn.Identity(),
-    }
-    channels = 16
-    for number, width in enumerate((16, 32, 64, 128), start=1):
-        parts[f"layer{number}"] = nn.Sequential(_basic_block(channels, width))
-        channels = width
-    for part in parts.values():
-        _initialise(part)
-    return parts
-
-
-def _basic_block(channels: int, width: int) -> Any:
-    if channels == width:
-        return BasicBlock(channels, width)
-    shortcut = nn.Sequential(
-        nn.Conv2d(channels, width, kernel_size=1, stride=2, bias=False), nn.BatchNorm2d(width)
-    )
-    return BasicBlock(channels, width, stride=2, downsample=shortcut)
+def _block(resnet: ResNet, inputs: int, stage: int, stride: int) -> Any:
+    """Make a block of a stage, 0 to 3; its shortcut is a convolution where shapes differ."""
+    planes, outputs = resnet.stage_planes[stage], resnet.channels[stage]
+    shortcut = None
+    if stride > 1 or inputs != outputs:
+        shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+    kind = Bottleneck if resnet.bottleneck else BasicBlock
+    return kind(inputs, planes, stride, shortcut, resnet.groups, resnet.group_width)
 
 
 def _initialise(part: nn.Module) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
@@ -18,6 +17,7 @@ from components.convert.conversion import max_feature_difference, write_backbone
 from components.convert.detectron2_layout import detectron2_features
 from components.core.errors import DataError
 from components.core.manifest import Lineage, read_manifest, verify, write_manifest
+from components.vision.architectures import Architecture
 from components.vision.backbones import STAGES, Backbone, load_backbone, random_backbone
 from tests.convert.making import (
     artifact,
@@ -146,14 +146,18 @@ def test_the_papers_resnet50_survives_from_the_authors_file(tmp_path: Path) -> N
     ]
 
 
-def test_timms_resnet50_keeps_its_own_features(tmp_path: Path) -> None:
-    model = timm.create_model("resnet50", pretrained=False, num_classes=10).eval()
-    torch.save(model.state_dict(), tmp_path / "timm.pth")
-    folder = convert(tmp_path / "timm.pth", tmp_path / "backbone", architecture="resnet50")
-    images = torch.randn(1, 3, 64, 64)
-    with torch.inference_mode():
-        expected = model.forward_features(images)
-    torch.testing.assert_close(features(load_backbone(folder), images)["res5"], expected)
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet34", "resnet101", "resnext50_32x8d", "resnet50_w2", "wide_resnet50_2"],
+)
+def test_what_a_checkpoint_is_is_known_by_its_shapes(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    encoder = trained_encoder(architecture)
+    torch.save(supervised(encoder), tmp_path / "resnet.pth")
+    folder = convert(tmp_path / "resnet.pth", tmp_path / "backbone", architecture="auto")
+    assert facts(folder)["architecture"] == architecture
+    assert_same_features(encoder, folder, torch.randn(1, 3, 64, 64))
 
 
 def test_the_random_row_is_its_seed(tmp_path: Path) -> None:

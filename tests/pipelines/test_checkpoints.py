@@ -39,7 +39,7 @@ def test_a_resnet50_is_not_for_the_miniature(tmp_path: Path, capsys: Capture) ->
     assert code == ExitCode.BAD_DATA
     assert "convert_mine: " in message
     assert "a ResNet-50 under 'module.encoder_q.' does not fit a resnet_digits" in message
-    assert "`--scale digits` takes and pre-trains; a ResNet-50 is for `--scale full`" in message
+    assert "`--scale digits` takes and pre-trains; larger ones are for `--scale full`" in message
 
 
 def test_the_miniatures_encoder_is_not_for_full_scale(tmp_path: Path, capsys: Capture) -> None:
@@ -76,7 +76,7 @@ def test_an_artifact_of_another_scale_is_told(tmp_path: Path, capsys: Capture) -
     assert main(arguments(folder)) == 0
     code, message = refused(arguments(folder, scale="full"), capsys)
     assert code == ExitCode.BAD_DATA
-    assert "is a resnet_digits, the config says resnet50" in message
+    assert "is a resnet_digits, the miniature's own (`--scale digits` takes" in message
 
 
 def test_a_prefix_for_an_artifact_is_told(tmp_path: Path, capsys: Capture) -> None:

@@ -39,7 +39,8 @@ def test_dilated_features_are_those_of_a_network_built_otherwise() -> None:
     images = torch.randn(2, 3, 97, 65)
 
     with torch.no_grad():
-        ours = feature_maps(dilate_res5(backbone), images)
+        dilate_res5(backbone.layer4)
+        ours = feature_maps(backbone, images)
         stem = peer.maxpool(peer.relu(peer.bn1(peer.conv1(images))))
         res4 = peer.layer3(peer.layer2(peer.layer1(stem)))
         theirs = peer.layer4(res4)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.core.errors import DataError
-from components.vision.architectures import Architecture, tensor_shapes
+from components.vision.architectures import RESNETS, Architecture, relative_cost, tensor_shapes
 from components.vision.backbones import (
     STAGES,
     Backbone,
@@ -21,7 +21,16 @@ from components.vision.backbones import (
     random_backbone,
 )
 
-ARCHITECTURES: tuple[Architecture, ...] = ("resnet50", "resnet_digits")
+ARCHITECTURES: tuple[Architecture, ...] = (
+    "resnet50",
+    "resnet18",
+    "resnext50_32x4d",
+    "resnet_digits",
+)
+"""A bottleneck, a basic block, groups and another stem; the rest differ by numbers alone."""
+TORCHVISIONS: tuple[Architecture, ...] = tuple(
+    name for name in RESNETS if hasattr(torchvision.models, name)
+)
 
 
 def save(backbone: Backbone, folder: Path, **card: object) -> Path:
@@ -31,17 +40,22 @@ def save(backbone: Backbone, folder: Path, **card: object) -> Path:
     return folder
 
 
-def test_resnet50_is_torchvisions_without_fc() -> None:
-    theirs = torchvision.models.resnet50(weights=None)
+@pytest.mark.parametrize("architecture", TORCHVISIONS)
+def test_a_resnet_is_torchvisions_without_fc(architecture: Architecture) -> None:
+    theirs = torchvision.models.get_model(architecture, weights=None)
     theirs.fc = nn.Identity()
-    ours = build_backbone("resnet50")
+    ours = build_backbone(architecture)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
 
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
-    assert ours.num_features == 2048
+    assert ours.num_features == theirs.layer4[-1].conv1.in_channels
+    assert [
+        [module.out_channels for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]
+        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)
+    ] == list(RESNETS[architecture].channels)
 
 
 def test_resnet50_starts_as_torchvisions_does() -> None:
@@ -103,17 +117,9 @@ def test_a_seed_always_gives_the_same_backbone_and_leaves_the_generator_alone(
 
 def test_a_saved_backbone_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     backbone = random_backbone("resnet_digits", seed=1)
-    loaded = load_backbone(save(backbone, tmp_path), "resnet_digits")
+    loaded = load_backbone(save(backbone, tmp_path))
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, backbone.state_dict()[name])
-
-
-def test_another_architecture_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    folder = save(build_backbone("resnet_digits"), tmp_path)
-    with pytest.raises(
-        DataError, match=r"is a resnet_digits, a resnet50 is needed.*set the config"
-    ):
-        load_backbone(folder, "resnet50")
 
 
 def test_bgr_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -166,7 +172,35 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path) -> None:
         load_backbone(folder)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", RESNETS)
 def test_shapes_are_known_without_the_network(architecture: Architecture) -> None:
-    tensors = build_backbone(architecture).state_dict()
+    with torch.device("meta"):
+        tensors = build_backbone(architecture).state_dict()
     assert tensor_shapes(architecture) == {name: tuple(t.shape) for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "million"),
+    [
+        ("resnet50", 24),
+        ("resnext50_32x8d", 46),
+        ("resnet50_w2", 94),
+        ("resnet50_w4", 375),
+    ],
+)
+def test_encoders_of_table_1_have_its_numbers_of_parameters(
+    architecture: Architecture, million: int
+) -> None:
+    assert round(RESNETS[architecture].parameters / 1e6) == million
+
+
+@pytest.mark.parametrize("architecture", TORCHVISIONS)
+def test_the_cost_of_an_encoder_is_that_of_its_convolutions(architecture: Architecture) -> None:
+    """torchvision states operations at 224 pixels, the classifier included."""
+    stated = {
+        name: torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta["_ops"]
+        for name in (architecture, "resnet50")
+    }
+    assert relative_cost(architecture) == pytest.approx(
+        stated[architecture] / stated["resnet50"], rel=0.01
+    )

@@ -19,7 +19,15 @@ from tests.detection.detectron2.making import KINDS, converted
 pytest.importorskip("detectron2", reason="needs detectron2: make detectron2")
 
 TOLERANCE = 1e-4
-ARCHITECTURES: tuple[Architecture, ...] = ("resnet50", "resnet_digits")
+ARCHITECTURES: tuple[Architecture, ...] = (
+    "resnet50",
+    "resnet18",
+    "resnet101",
+    "resnext50_32x4d",
+    "resnet50_w2",
+    "wide_resnet50_2",
+    "resnet_digits",
+)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

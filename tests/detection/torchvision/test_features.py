@@ -28,7 +28,9 @@ def features(folder: Path) -> Features:
 
 
 @pytest.mark.parametrize("norm", ["frozen", "tuned"])
-@pytest.mark.parametrize("architecture", ["resnet50", "resnet_digits"])
+@pytest.mark.parametrize(
+    "architecture", ["resnet50", "resnet18", "resnext50_32x4d", "resnet50_w2", "resnet_digits"]
+)
 @torch.inference_mode()
 def test_the_body_is_the_converted_backbone(
     architecture: Architecture, norm: str, tmp_path: Path

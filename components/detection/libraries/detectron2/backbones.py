@@ -8,15 +8,13 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, ResNet, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, CNNBlockBase
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from components.detection.libraries.detectron2.config import is_digits
-from components.vision.architectures import DETECTRON2_WEIGHTS, Architecture
+from components.detection.libraries.detectron2.config import built_here
+from components.vision.architectures import DETECTRON2_WEIGHTS, RESNETS, Architecture
 from components.vision.backbones import load_weights, read_tensors
-
-STAGES = 4
 
 
 class DilatedC5(Backbone):  # type: ignore[misc]
@@ -70,20 +68,21 @@ class DigitsStem(CNNBlockBase):  # type: ignore[misc]
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_resnet_digits_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """Build the miniature's ResNet: a basic block a stage."""
-    resnet = cfg.MODEL.RESNETS
-    stem = DigitsStem(input_shape.channels, resnet.STEM_OUT_CHANNELS, resnet.NORM)
-    stages = [[digits_block(cfg, stage)] for stage in range(STAGES)]
-    return ResNet(stem, stages, out_features=resnet.OUT_FEATURES)
+def build_basic_block_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """Build a ResNet of basic blocks, which detectron2 has no dilated conv5 and no C4 heads of."""
+    resnet = RESNETS[cfg.MODEL.ARCHITECTURE]
+    stem_of = BasicStem if resnet.pooled else DigitsStem
+    stem = stem_of(input_shape.channels, resnet.stem, cfg.MODEL.RESNETS.NORM)
+    stages = [basic_blocks(cfg, stage) for stage in range(len(resnet.blocks))]
+    return ResNet(stem, stages, out_features=cfg.MODEL.RESNETS.OUT_FEATURES)
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_resnet_digits_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build a pyramid on the miniature's ResNet."""
-    bottom_up = build_resnet_digits_backbone(cfg, input_shape)
+def build_basic_block_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build a pyramid on a ResNet of basic blocks."""
+    bottom_up = build_basic_block_backbone(cfg, input_shape)
     pool = LastLevelMaxPool()
-    pool.in_feature = cfg.MODEL.ROI_HEADS.IN_FEATURES[-1]  # strides are half of ResNet-50's
+    pool.in_feature = cfg.MODEL.ROI_HEADS.IN_FEATURES[-1]  # p4 where no pooling follows the stem
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -95,26 +94,31 @@ def build_resnet_digits_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FP
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_dilated_c5_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DilatedC5:
-    """Build dilated conv5 with the paper's extra convolution, of either architecture."""
-    build = build_resnet_digits_backbone if is_digits(cfg) else build_resnet_backbone
+    """Build dilated conv5 with the paper's extra convolution."""
+    build = build_basic_block_backbone if built_here(cfg) else build_resnet_backbone
     neck = cfg.MODEL.DILATED_C5
     return DilatedC5(build(cfg, input_shape), neck.OUT_CHANNELS, neck.NORM)
 
 
-def digits_block(cfg: CfgNode, stage: int) -> BasicBlock:
-    """Build the one block of a stage (0 is res2) of the miniature's ResNet."""
-    resnet = cfg.MODEL.RESNETS
-    channels = resnet.RES2_OUT_CHANNELS * 2**stage
-    dilation = resnet.RES5_DILATION if stage == STAGES - 1 else 1
-    block = BasicBlock(
-        resnet.STEM_OUT_CHANNELS if stage == 0 else channels // 2,
-        channels,
-        stride=1 if stage == 0 or dilation > 1 else 2,
-        norm=resnet.NORM,
-    )
-    for conv in (block.conv1, block.conv2):
-        conv.dilation = conv.padding = (dilation, dilation)
-    return block
+def basic_blocks(cfg: CfgNode, stage: int) -> list[BasicBlock]:
+    """Build the blocks of a stage, 0 for res2 to 3 for res5."""
+    resnet = RESNETS[cfg.MODEL.ARCHITECTURE]
+    last = stage == len(resnet.blocks) - 1
+    dilation = cfg.MODEL.RESNETS.RES5_DILATION if last else 1
+    inputs = resnet.channels[stage - 1] if stage else resnet.stem
+    blocks = []
+    for number in range(resnet.blocks[stage]):
+        block = BasicBlock(
+            inputs,
+            resnet.channels[stage],
+            stride=2 if stage and not number and dilation == 1 else 1,
+            norm=cfg.MODEL.RESNETS.NORM,
+        )
+        for conv in (block.conv1, block.conv2):
+            conv.dilation = conv.padding = (dilation, dilation)
+        blocks.append(block)
+        inputs = resnet.channels[stage]
+    return blocks
 
 
 def load_converted(detector: nn.Module, folder: Path, architecture: Architecture) -> None:

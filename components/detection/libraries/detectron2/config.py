@@ -5,29 +5,20 @@ from detectron2.config import CfgNode, get_cfg
 from components.core.errors import ConfigError
 from components.detection.interface import Head
 from components.detection.model import ModelConfig
-from components.vision.architectures import Architecture, BackboneCard
+from components.vision.architectures import RESNETS, Architecture, BackboneCard
 
-FIRST_LEVEL = {"resnet50": 2, "resnet_digits": 1}
-"""Binary logarithm of res2's stride."""
-DIGITS_DEPTH = 10  # one basic block a stage
 BACKBONES = {
-    ("resnet50", "c4"): "build_resnet_backbone",
-    ("resnet50", "dc5"): "build_dilated_c5_backbone",
-    ("resnet50", "fpn"): "build_resnet_fpn_backbone",
-    ("resnet_digits", "c4"): "build_resnet_digits_backbone",
-    ("resnet_digits", "dc5"): "build_dilated_c5_backbone",
-    ("resnet_digits", "fpn"): "build_resnet_digits_fpn_backbone",
+    ("theirs", "c4"): "build_resnet_backbone",
+    ("theirs", "fpn"): "build_resnet_fpn_backbone",
+    ("ours", "c4"): "build_basic_block_backbone",
+    ("ours", "fpn"): "build_basic_block_fpn_backbone",
 }
-"""Names in detectron2's registry; those that are not its own are in `backbones`."""
+"""Names in detectron2's registry, by who builds the ResNet; ours are in `backbones`."""
 RES5_HEADS = {
-    ("resnet50", "none"): "Res5ROIHeads",
-    ("resnet_digits", "none"): "ConvertedRes5ROIHeads",
-    ("resnet50", "before_pooling"): "Res5ROIHeadsExtraNorm",
-    ("resnet_digits", "before_pooling"): "Res5ROIHeadsExtraNorm",
-    ("resnet50", "after_pooling"): "Res5ROIHeadsPooledNorm",
-    ("resnet_digits", "after_pooling"): "Res5ROIHeadsPooledNorm",
+    "before_pooling": "Res5ROIHeadsExtraNorm",
+    "after_pooling": "Res5ROIHeadsPooledNorm",
 }
-"""C4's heads; those that are not detectron2's own are in `heads`."""
+"""C4's heads with a batch norm, in `heads`."""
 
 
 def to_cfg(model: ModelConfig, head: Head, card: BackboneCard) -> CfgNode:
@@ -55,9 +46,10 @@ def to_cfg(model: ModelConfig, head: Head, card: BackboneCard) -> CfgNode:
     return cfg
 
 
-def is_digits(cfg: CfgNode) -> bool:
-    """Return whether a config is on the miniature's backbone."""
-    return bool(cfg.MODEL.RESNETS.DEPTH == DIGITS_DEPTH)
+def built_here(cfg: CfgNode) -> Architecture | None:
+    """Return the architecture of a backbone that detectron2's config cannot say."""
+    architecture: Architecture | None = cfg.MODEL.get("ARCHITECTURE")
+    return architecture
 
 
 def _set_input(cfg: CfgNode, card: BackboneCard) -> None:
@@ -69,12 +61,21 @@ def _set_input(cfg: CfgNode, card: BackboneCard) -> None:
 
 
 def _set_backbone(cfg: CfgNode, model: ModelConfig, architecture: Architecture) -> None:
-    cfg.MODEL.BACKBONE.NAME = BACKBONES[architecture, model.kind]
+    made_of = RESNETS[architecture]
+    builder = "theirs" if made_of.bottleneck else "ours"
+    cfg.MODEL.BACKBONE.NAME = (
+        "build_dilated_c5_backbone" if model.kind == "dc5" else BACKBONES[builder, model.kind]
+    )
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     resnet = cfg.MODEL.RESNETS
-    if architecture == "resnet_digits":
-        resnet.DEPTH = DIGITS_DEPTH
-        resnet.STEM_OUT_CHANNELS = resnet.RES2_OUT_CHANNELS = 16
+    if made_of.bottleneck:
+        resnet.DEPTH = 3 * sum(made_of.blocks) + 2
+        resnet.NUM_GROUPS = made_of.groups
+        resnet.WIDTH_PER_GROUP = made_of.widths[0] // made_of.groups
+        resnet.STEM_OUT_CHANNELS = made_of.stem
+        resnet.RES2_OUT_CHANNELS = made_of.channels[0]
+    else:
+        cfg.MODEL.ARCHITECTURE = architecture
     resnet.NORM = "BN" if model.backbone_norm == "tuned" else "FrozenBN"
     resnet.STRIDE_IN_1X1 = False
     norm = "BN" if model.neck_norm else ""
@@ -89,7 +90,7 @@ def _set_backbone(cfg: CfgNode, model: ModelConfig, architecture: Architecture) 
         resnet.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
         cfg.MODEL.FPN.OUT_CHANNELS = model.neck_channels
         cfg.MODEL.FPN.NORM = norm
-        first = FIRST_LEVEL[architecture]
+        first = made_of.first_stride.bit_length() - 1
         levels = [f"p{level}" for level in range(first, first + 5)]
         cfg.MODEL.RPN.IN_FEATURES = levels
         cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:4]
@@ -117,7 +118,10 @@ def _set_heads(cfg: CfgNode, model: ModelConfig, head: Head, architecture: Archi
     box.POOLER_RESOLUTION = model.pooling
     box.POOLER_SAMPLING_RATIO = model.sampling
     if model.kind == "c4":
-        heads.NAME = RES5_HEADS[architecture, model.head_norm]
+        theirs = RESNETS[architecture].bottleneck and model.head_norm == "none"
+        heads.NAME = (
+            "Res5ROIHeads" if theirs else RES5_HEADS.get(model.head_norm, "ConvertedRes5ROIHeads")
+        )
     else:
         heads.NAME = "StandardROIHeads"
         box.NAME = "FastRCNNConvFCHead"
@@ -174,4 +178,4 @@ def _set_surface(cfg: CfgNode, model: ModelConfig, architecture: Architecture) -
     surface.HEATMAP_SIZE = 16 * model.pooling
     # The decoder hands the head what the head takes a level of the pyramid to have.
     surface.DECODER_NUM_CLASSES = surface.DECODER_CONV_DIMS = model.neck_channels
-    surface.DECODER_COMMON_STRIDE = 2 ** FIRST_LEVEL[architecture]
+    surface.DECODER_COMMON_STRIDE = RESNETS[architecture].first_stride

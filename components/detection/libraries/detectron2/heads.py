@@ -12,19 +12,19 @@ from detectron2.modeling import (
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead, Res5ROIHeads
 from torch import Tensor, nn
 
-from components.detection.libraries.detectron2.backbones import STAGES, digits_block
-from components.detection.libraries.detectron2.config import is_digits
+from components.detection.libraries.detectron2.backbones import basic_blocks
+from components.detection.libraries.detectron2.config import built_here
 
 
 @ROI_HEADS_REGISTRY.register()
 class ConvertedRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
-    """conv5 as the box head, of either architecture."""
+    """conv5 as the box head, of basic blocks too."""
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        if is_digits(cfg):
-            block = digits_block(cfg, STAGES - 1)
-            return nn.Sequential(block), block.out_channels
+        if built_here(cfg):
+            res5 = basic_blocks(cfg, 3)
+            return nn.Sequential(*res5), res5[-1].out_channels
         blocks, channels = super()._build_res5_block(cfg)
         return blocks, channels
 

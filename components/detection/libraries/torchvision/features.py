@@ -8,11 +8,7 @@ from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenB
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from components.detection.model import ModelConfig
-from components.vision.architectures import Architecture
-from components.vision.backbones import STAGES, Backbone, stem
-
-FIRST_STRIDE: Mapping[Architecture, int] = {"resnet50": 4, "resnet_digits": 2}
-"""Pixels between neighbours on res2; each later stage doubles it."""
+from components.vision.backbones import STAGES, Backbone, dilate_res5, stem
 
 
 class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
@@ -103,25 +99,26 @@ def build_features(model: ModelConfig, backbone: Backbone) -> tuple[Features, nn
     """
     if model.backbone_norm == "frozen":
         freeze_norms(backbone)
-    strides = tuple(FIRST_STRIDE[backbone.architecture] << stage for stage in range(4))
+    resnet = backbone.resnet
+    strides = tuple(resnet.first_stride << stage for stage in range(4))
     norm = nn.BatchNorm2d if model.neck_norm else None
     width = model.neck_channels
     if model.kind == "c4":
         neck: nn.Module = Last(nn.Identity())
-        channels = out_channels(backbone.layer3)
-        return Features(Body(backbone, 3), neck, strides[2:3], channels, 1), backbone.layer4
+        return Features(
+            Body(backbone, 3), neck, strides[2:3], resnet.channels[2], 1
+        ), backbone.layer4
     if model.kind == "dc5":
-        dilate(backbone.layer4)
+        dilate_res5(backbone.layer4)
         # The appendix names batch norm after this convolution and no non-linearity.
         reduced = Conv2dNormActivation(
-            out_channels(backbone.layer4), width, norm_layer=norm, activation_layer=None
+            resnet.channels[3], width, norm_layer=norm, activation_layer=None
         )
         nn.init.kaiming_normal_(reduced[0].weight, mode="fan_out", nonlinearity="relu")
         neck = Last(reduced)
         return Features(Body(backbone, 4), neck, strides[2:3], width, 1), None
-    layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
     neck = FeaturePyramidNetwork(
-        [out_channels(layer) for layer in layers],
+        list(resnet.channels),
         width,
         extra_blocks=LastLevelMaxPool(),
         norm_layer=norm,
@@ -137,20 +134,3 @@ def freeze_norms(module: nn.Module) -> None:
             module.add_module(name, FrozenNorm(child))
         else:
             freeze_norms(child)
-
-
-def dilate(conv5: nn.Module) -> None:
-    """Let res5 keep res4's resolution, all its 3 × 3 convolutions reading every second place.
-
-    torchvision's own switch leaves the first block undilated; the paper's library does not.
-    """
-    for module in conv5.modules():
-        if isinstance(module, nn.Conv2d):
-            module.stride = (1, 1)
-            if module.kernel_size == (3, 3):
-                module.dilation = module.padding = (2, 2)
-
-
-def out_channels(layer: nn.Module) -> int:
-    """Return how many channels a stage has."""
-    return [module.out_channels for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]

@@ -17,7 +17,7 @@ from components.detection.libraries.torchvision.branches import (
     Positives,
     RegionPool,
 )
-from components.detection.libraries.torchvision.features import Features, out_channels
+from components.detection.libraries.torchvision.features import Features
 from components.detection.libraries.torchvision.surface import Surfaces
 from components.detection.model import ModelConfig
 from components.training.learner import Batch
@@ -167,7 +167,7 @@ def build_regions(
 
     classes = head.classes + 1
     if conv5 is not None:
-        width = out_channels(conv5)
+        width = [m.out_channels for m in conv5.modules() if isinstance(m, nn.Conv2d)][-1]
         norms = {
             place: nn.BatchNorm2d(width) if model.head_norm == place else nn.Identity()
             for place in ("before_pooling", "after_pooling")
