@@ -58,7 +58,7 @@ class Config(BaseModel):
         Asked when a plan is made, of what exists already; neither torch nor numpy is there.
 
         Args:
-            inputs: Files and artifacts by port.
+            inputs: Files, artifacts and mounted data sets by port; those that are known.
 
         Raises:
             MocoError: saying what does not fit.

@@ -1,16 +1,18 @@
 """Stage: pre-training by momentum contrast, or by the two mechanisms it is compared to."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from components.core.config import Config
 from components.core.dataset import of_kind
+from components.core.errors import ConfigError
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
 from components.training.config import Schedule, TrainingConfig
-from components.vision.architectures import Architecture
+from components.vision.architectures import Architecture, relative_cost
 from components.vision.config import (
     AugmentationConfig,
     EvaluationConfig,
@@ -18,9 +20,11 @@ from components.vision.config import (
     moco_v1,
     moco_v2,
 )
+from components.vision.formats import count_images
 
 DatasetName = Annotated[str, AfterValidator(of_kind("images", "classification"))]
 """Of images, with classes or without: `moco data list` names them."""
+IMAGENET_IMAGES = 1_281_167  # for training
 MONITORED = "imagenet"
 """The layout of the images that the kNN monitor votes on."""
 
@@ -122,14 +126,67 @@ class PretrainConfig(TrainingConfig):
             checkpoint_seconds=20,
         )
 
+    def fit(self, images: int) -> Self:
+        """Derive what suits another number of images than ImageNet's.
+
+        The queue has at most half of them, so that an image seldom meets its own keys of the epoch
+        before as negatives; it is a power of two, as the paper's. Fewer images are seen more often,
+        but not as much more often as they are fewer: epochs grow with the root of the ratio, to
+        eight times as many at most.
+
+        Args:
+            images: How many there are to train on.
+
+        Raises:
+            ConfigError: if they are too few for one batch of negatives.
+        """
+        if images < 2 * self.batch_size:
+            raise ConfigError(
+                f"pre-training takes {2 * self.batch_size} images at least, two batches of "
+                f"{self.batch_size}; there are {images}: give more, or set a smaller batch_size"
+            )
+        fewer = (IMAGENET_IMAGES / images) ** 0.5
+        changes: dict[str, object] = {"epochs": max(1, round(self.epochs * min(fewer, 8)))}
+        if self.mechanism == "moco":
+            queue = self.negatives
+            while queue > images / 2 and queue % 2 == 0 and queue // 2 >= self.batch_size:
+                queue //= 2
+            changes["negatives"] = queue
+        if self.knn is not None:
+            neighbours = min(self.knn.neighbours, max(1, images // 10))
+            changes["knn"] = {**self.knn.model_dump(mode="json"), "neighbours": neighbours}
+        return self.derive(**changes)
+
+    def inspect(self, inputs: Mapping[str, Path]) -> None:
+        """Refuse a queue that is longer than there are images.
+
+        Raises:
+            ConfigError: with what is proposed.
+        """
+        if self.mechanism != "moco" or "data" not in inputs:
+            return
+        train = inputs["data"] / "train"
+        folder = train if self.data != "images" and train.is_dir() else inputs["data"]
+        images = count_images(folder, at_most=self.negatives)
+        if images < self.negatives:
+            fitting = self.fit(images)
+            raise ConfigError(
+                f"{self.negatives:,} negatives are more than the {images:,} images of "
+                f"{inputs['data']}, each of which would be its own negative: {fitting.negatives:,} "
+                f"and {fitting.epochs} epochs are proposed, which --scale fit takes"
+            )
+
     def layouts(self) -> Mapping[str, str]:
         """Return the layouts of the data and of the monitor's images."""
         return {"data": self.data, "monitor": MONITORED}
 
     def gpu_hours(self, gpus: Gpus = V100S) -> float:
-        """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3)."""
+        """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3).
+
+        Other encoders take as much longer as they multiply more.
+        """
         rate = gpus.per_second("pretrain", self.batch_size) or 168
-        return self.epochs * 1_281_167 / rate / 3600
+        return self.epochs * IMAGENET_IMAGES * relative_cost(self.architecture) / rate / 3600
 
 
 def moco_v2_config(**changes: object) -> PretrainConfig:

@@ -1,7 +1,7 @@
 """Stage: every measured cell beside the published one."""
 
 from collections.abc import Hashable, Iterator
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import PositiveInt, StringConstraints, model_validator
 
@@ -30,6 +30,8 @@ class Row(Config):
     name: str
     unobtainable: str | None = None
     """Why nobody can measure this row, if so."""
+    on_request: bool = False
+    """Whether it is measured only where `--rows` names it, because it costs more than the rest."""
     given: str | None = None
     """Options that bring its checkpoint, if the user has one: `--row mine=encoder.pth`."""
     counterpart: str | None = None
@@ -140,15 +142,36 @@ class Curve(Config):
     """Curves of one setting share a colour."""
 
 
+class TrendPoint(Config):
+    """A point of a trend: a cell of a table."""
+
+    x: float
+    cells: tuple[str, ...]
+    """Keys of its trials."""
+    published: float | None = None
+
+
+class Trend(Config):
+    """What a metric of cells does over a setting."""
+
+    name: str
+    """For the legend."""
+    metric: str
+    points: tuple[TrendPoint, ...]
+    colour: int = 0
+
+
 class Figure(Config):
-    """A figure of the paper: curves over epochs."""
+    """A figure of the paper: curves over epochs, or a metric over a setting."""
 
     key: Key
     title: str
     section: str
     x_name: str
     y_name: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = ()
+    trends: tuple[Trend, ...] = ()
+    x_scale: Literal["linear", "log"] = "linear"
     published: tuple[str, ...] = ()
     """What the paper says of it, in words and numbers."""
     command: str

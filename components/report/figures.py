@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from components.report.results import FigureResult
 
@@ -107,8 +108,13 @@ def _canvas(figure: FigureResult, size: tuple[float, float]) -> Canvas:
             color=PALETTE[curve.colour % len(PALETTE)],
             linestyle=DASHES if curve.style == "dashed" else "solid",
             linewidth=1.8,
-            marker="o" if len(xs) == 1 else None,
+            marker="o" if len(xs) == 1 or figure.x_scale == "log" else None,
         )
+    if figure.x_scale == "log":
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({x for curve in figure.drawn for x, _ in curve.points}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(figure.x_name)
     axes.set_ylabel(figure.y_name)
     axes.margins(x=0.01)

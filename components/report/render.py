@@ -32,6 +32,12 @@ MIXED = (
 )
 
 
+DIFFERENT_SIZES = (
+    "Encoders of different sizes: a difference between two rows may be one between what their "
+    "encoders are, and not between how they were trained."
+)
+
+
 def render_html(
     report: Report,
     figures: Mapping[str, Drawing],
@@ -121,6 +127,7 @@ def _context(report: Report) -> dict[str, Any]:
         "compared": _compared(report),
         "miniature": MINIATURE,
         "mixed": MIXED,
+        "different_sizes": DIFFERENT_SIZES,
     }
 
 

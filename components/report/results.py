@@ -55,6 +55,8 @@ class Trial(_Record):
     library_version: str | None = None
     arithmetic: str | None = None
     """In what precision it was trained, and on what device, where the trial says so."""
+    encoder: str | None = None
+    """Architecture and size of the backbone, where its conversion says so."""
 
 
 class CellResult(_Record):
@@ -79,6 +81,8 @@ class RowResult(_Record):
 
     key: str
     name: str
+    on_request: bool = False
+    """Whether it is measured only where a user names it."""
     counterpart: str | None = None
     """Key of the row that the gaps refer to."""
     unobtainable: str | None = None
@@ -204,8 +208,9 @@ class TableResult(_Record):
 
     @property
     def wanted(self) -> int:
-        """Trials that the table asks for in rows that can be had."""
-        rows = (row for row in self.rows if row.unobtainable is None)
+        """Trials that the table asks for in rows that can be had; of rows on request, if begun."""
+        rows = [row for row in self.rows if row.unobtainable is None]
+        rows = [row for row in rows if not row.on_request or any(c.trials for c in row.cells)]
         return sum(cell.wanted for row in rows for cell in row.cells)
 
     @property
@@ -231,6 +236,26 @@ class TableResult(_Record):
     def computed(self) -> str:
         """The precision and the device of the trainings in words, with the cells if several."""
         return _in_words(self._cells_by(lambda trial: trial.arithmetic or ""))
+
+    @property
+    def encoders(self) -> dict[str, tuple[str, ...]]:
+        """The architectures of the rows' backbones, and which rows have each."""
+        rows: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for encoder in {t.encoder: None for cell in row.cells for t in cell.trials}:
+                rows.setdefault(encoder or NOT_STATED, {})[row.name] = None
+        rows = {} if {*rows} == {NOT_STATED} else rows
+        return {encoder: tuple(names) for encoder, names in rows.items()}
+
+    @property
+    def encoded_by(self) -> str:
+        """The backbones in words, with the rows if there are several."""
+        return _in_words(self.encoders)
+
+    @property
+    def differ_in_size(self) -> bool:
+        """Whether rows have backbones of different architectures."""
+        return len({*self.encoders} - {NOT_STATED}) > 1
 
     def _cells_by(self, word: Callable[[Trial], str]) -> dict[str, tuple[str, ...]]:
         """Return cells by what their trials say; empty if none says anything."""
@@ -264,6 +289,7 @@ class FigureResult(_Record):
     section: str
     x_name: str
     y_name: str
+    x_scale: Literal["linear", "log"] = "linear"
     curves: tuple[CurveResult, ...]
     published: tuple[str, ...] = ()
     command: str | None = None

@@ -11,7 +11,7 @@ from typing import Literal
 
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
-from components.report import Curve, Figure, Published, ReportConfig, Row, Table
+from components.report import Curve, Figure, Published, ReportConfig, Row, Table, Trend
 from components.report.illustrations import illustrate
 from components.report.measured import Measured
 from components.report.results import (
@@ -28,14 +28,16 @@ from components.report.results import (
     Value,
 )
 
+CONVERTED = "convert.backbone"  # the output that says what the backbone is
 DIGEST_CHARACTERS = 16  # of an artifact's key
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """A metrics artifact: what it holds, and its key among the report's artifacts."""
+    """A metrics artifact: what it holds, where it is from, and its key in the report."""
 
     metrics: Metrics
+    lineage: Lineage
     artifact: str
 
 
@@ -48,12 +50,12 @@ def summarise(config: ReportConfig, measured: Mapping[str, Measured]) -> Report:
     """
     artifacts: dict[str, Artifact] = {}
     evidence = {
-        key: _Evidence(artifact.metrics, _register(artifact.lineage, artifacts))
+        key: _Evidence(artifact.metrics, artifact.lineage, _register(artifact.lineage, artifacts))
         for key, artifact in sorted(measured.items())
     }
     comparable = config.scale == "full"
     tables = tuple(_table(table, evidence, measured, comparable) for table in config.tables)
-    figures = tuple(_figure(figure, evidence) for figure in config.figures)
+    figures = tuple(_figure(figure, evidence, comparable) for figure in config.figures)
     used = {trial.key for t in tables for r in t.rows for cell in r.cells for trial in cell.trials}
     used |= {curve.cell for figure in config.figures for curve in figure.curves}
     unused = tuple(
@@ -115,6 +117,7 @@ def _row(
     return RowResult(
         key=row.key,
         name=row.name,
+        on_request=row.on_request,
         counterpart=table.counterpart(row),
         unobtainable=unobtainable,
         cells=tuple(cells),
@@ -145,6 +148,7 @@ def _trials(
                     library=_word(piece.metrics, "library"),
                     library_version=_word(piece.metrics, "library_version"),
                     arithmetic=_arithmetic(piece.metrics),
+                    encoder=_encoder(piece.lineage),
                 )
             )
     return sorted(trials, key=lambda trial: trial.number)
@@ -153,6 +157,19 @@ def _trials(
 def _arithmetic(metrics: Metrics) -> str | None:
     precision, device = (_word(metrics, detail) for detail in ("precision", "device"))
     return f"{precision} on {device}" if precision and device else precision
+
+
+def _encoder(lineage: Lineage) -> str | None:
+    """Say what the backbone is that was converted last on the way to a measurement."""
+    level = [lineage]
+    while level:
+        for made in level:
+            architecture, parameters = (made.facts.get(f) for f in ("architecture", "parameters"))
+            if made.name == CONVERTED and isinstance(architecture, str):
+                size = f", {parameters / 1e6:.1f} M" if isinstance(parameters, int) else ""
+                return f"{architecture}{size}"
+        level = [origin for made in level for _, origin in sorted(made.inputs.items())]
+    return None
 
 
 def _word(metrics: Metrics, detail: str) -> str | None:
@@ -284,15 +301,19 @@ def _ordered(values: Sequence[tuple[str, float]], decimals: int) -> str:
     return text
 
 
-def _figure(figure: Figure, evidence: Mapping[str, _Evidence]) -> FigureResult:
+def _figure(figure: Figure, evidence: Mapping[str, _Evidence], comparable: bool) -> FigureResult:
     curves = tuple(_curve(curve, evidence) for curve in figure.curves)
+    curves += tuple(_trend(trend, evidence) for trend in figure.trends)
     complete = all(curve.points for curve in curves)
+    if comparable:
+        curves += tuple(filter(None, map(_published_trend, figure.trends)))
     return FigureResult(
         key=figure.key,
         title=figure.title,
         section=figure.section,
         x_name=figure.x_name,
         y_name=figure.y_name,
+        x_scale=figure.x_scale,
         curves=curves,
         published=figure.published,
         command=None if complete else figure.command,
@@ -319,6 +340,35 @@ def _curve(curve: Curve, evidence: Mapping[str, _Evidence]) -> CurveResult:
         artifact=evidence[curve.cell].artifact if curve.cell in evidence else None,
         missing=missing,
     )
+
+
+def _trend(trend: Trend, evidence: Mapping[str, _Evidence]) -> CurveResult:
+    """Return the means of the cells that have the metric."""
+    points = []
+    for point in trend.points:
+        values = [
+            value
+            for key in point.cells
+            if key in evidence
+            and math.isfinite(value := evidence[key].metrics.values.get(trend.metric, math.nan))
+        ]
+        if values:
+            points.append((point.x, statistics.fmean(values)))
+    return CurveResult(
+        name=trend.name,
+        style="solid",
+        colour=trend.colour,
+        points=tuple(points),
+        missing=None if points else "not measured",
+    )
+
+
+def _published_trend(trend: Trend) -> CurveResult | None:
+    points = [(point.x, point.published) for point in trend.points if point.published is not None]
+    if not points:
+        return None
+    name = f"{trend.name}, published"
+    return CurveResult(name=name, style="dashed", colour=trend.colour, points=tuple(points))
 
 
 def _register(lineage: Lineage, artifacts: dict[str, Artifact]) -> str:

@@ -129,6 +129,10 @@ def _remarks(table: TableResult) -> Iterator[Text]:
         yield Text(f"Not comparable, of different model libraries: {table.made_by}", "bold yellow")
     elif table.libraries:
         yield Text(f"model library: {table.made_by}", "dim")
+    if table.differ_in_size:
+        yield Text(f"encoders of different sizes: {table.encoded_by}", "yellow")
+    elif table.encoders:
+        yield Text(f"encoder: {table.encoded_by}", "dim")
     if table.computed:
         yield Text(f"trained in {table.computed}", "dim")
     commands: dict[str, None] = {}

@@ -1,10 +1,12 @@
 """Which files are images; needs no torch."""
 
+import os
+from pathlib import Path
 from typing import Literal
 
 from components.core.content import EXTENSIONS
 
-__all__ = ["EXTENSIONS", "Split", "is_image"]
+__all__ = ["EXTENSIONS", "Split", "count_images", "is_image"]
 
 Split = Literal["train", "val"]
 
@@ -12,3 +14,24 @@ Split = Literal["train", "val"]
 def is_image(name: str) -> bool:
     """Tell by its name whether a file is an image; hidden ones, some systems' copies, are none."""
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def count_images(path: Path, at_most: int | None = None) -> int:
+    """Count the images of a folder tree, or the lines of a list, by their names alone.
+
+    What cannot be read counts as nothing: whoever reads it says why.
+
+    Args:
+        path: The folder or the list.
+        at_most: Where counting may end.
+    """
+    if path.is_file():
+        with path.open("rb") as lines:
+            return sum(bool(line.strip()) for line in lines)
+    count = 0
+    for _, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith((".", "@", "__"))]
+        count += sum(map(is_image, files))
+        if at_most is not None and count >= at_most:
+            break
+    return count

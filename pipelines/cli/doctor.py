@@ -88,10 +88,11 @@ def doctor(
         raise UsageError("--run names what goes into a bundle: give --bundle FILE.zip, too")
     named = find_run(run, runs_folder()) if run else None
     asked = open_backend(backend, Settings(cluster))
-    plan = options.plan(recipe) if recipe else None
+    claims = pairs("--data", data, "NAME=CLAIM")
+    plan = options.plan(recipe, claims) if recipe else None
     checkup = Checkup(
         plan,
-        data=pairs("--data", data, "NAME=CLAIM"),
+        data=claims,
         parameters=pairs("--parameter", parameter, "NAME=VALUE"),
         run=named,
         pod_seconds=wait if pods else None,

@@ -1,16 +1,17 @@
 """The options that every command with a RECIPE takes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from components.core.errors import UsageError
 from components.core.stage import stage_names
 from components.core.store import is_remote, local_path
+from components.vision.formats import count_images
 from pipelines.plan import Existing, Plan
-from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe
+from pipelines.recipes import Options, Setting, build_plan, load_recipe
 
 
 @Parameter(name="*")
@@ -19,9 +20,10 @@ class RecipeOptions:
     """What a user chooses of a recipe."""
 
     scale: Annotated[
-        ScaleName,
+        Literal["full", "fit", "digits"],
         Parameter(
-            help="full: the paper's sizes; digits: the miniature, real handwritten digits.",
+            help="full: the paper's sizes; fit: the same, pre-trainings fitted to your data; "
+            "digits: the miniature, real handwritten digits.",
             show_default=True,
         ),
     ] = "full"
@@ -55,8 +57,12 @@ class RecipeOptions:
         ),
     ] = ()
 
-    def plan(self, recipe: str) -> Plan:
+    def plan(self, recipe: str, data: Mapping[str, str] | None = None) -> Plan:
         """Build the plan of a recipe.
+
+        Args:
+            recipe: Its name.
+            data: Where data sets are, by name: folders here, or claims of a cluster.
 
         Raises:
             UsageError: if there is no such recipe or row, or an option is malformed.
@@ -65,15 +71,39 @@ class RecipeOptions:
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials}: at least one trial")
         options = Options(
-            scale=self.scale,
+            scale="full" if self.scale == "fit" else self.scale,
             rows=_names("--rows", self.rows, "random,moco_in1m"),
             columns=_names("--columns", self.columns, "1x"),
             trials=self.trials,
             settings=tuple(map(_setting, self.settings)),
+            data=tuple(data or ()),
+            sizes=_sizes(data or {}) if self.scale == "fit" else {},
             existing=_checkpoints("--init", self.initialisations, "ROW=PATH"),
             own=_checkpoints("--row", self.own, "NAME=PATH"),
         )
         return build_plan(load_recipe(recipe), options)
+
+
+def _sizes(data: Mapping[str, str]) -> dict[str, int]:
+    """Count the training images of folders.
+
+    Raises:
+        UsageError: if there are none to count, or they are not on this machine.
+    """
+    sizes = {}
+    for name, place in data.items():
+        folder = local_path(place).expanduser()
+        if not folder.exists():
+            raise UsageError(
+                f"--scale fit counts the images of a folder here, and --data {name}={place} is "
+                "none; for a claim of a cluster set pretrain.epochs and pretrain.negatives, as "
+                "`moco plan` proposes where the folder is"
+            )
+        train = folder / "train"
+        sizes[name] = count_images(train if train.is_dir() else folder)
+    if not sizes:
+        raise UsageError("--scale fit counts images: say where they are, --data NAME=FOLDER")
+    return sizes
 
 
 RecipeName = Annotated[str, Parameter(help="A recipe of `moco list`.")]

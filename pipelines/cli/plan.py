@@ -28,8 +28,8 @@ def plan(
     Nothing is started. Costs are those of earlier runs of the same stage at the
     same scale, or what a stage's config states.
     """
-    built = options.plan(recipe)
     folders = pairs("--data", data, "NAME=FOLDER")
+    built = options.plan(recipe, folders)
     runs = runs_folder()
     machine = this_machine(jobs)
     sources = find_sources(built, folders, runs, complete=False)

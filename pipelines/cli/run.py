@@ -31,6 +31,7 @@ def run(
     newest run of the same plan did not finish, it is continued: failed steps are
     tried again, stopped ones go on from their last checkpoint.
     """
-    request = Request(options.plan(recipe), pairs("--data", data, "NAME=FOLDER"), new=new)
+    folders = pairs("--data", data, "NAME=FOLDER")
+    request = Request(options.plan(recipe, folders), folders, new=new)
     backend = open_backend("local", Settings(jobs=jobs))
     return conclude(backend.start(request, display_for(sys.stderr)))

@@ -44,6 +44,8 @@ class Options:
         columns: Only these columns of the tables that have them: a schedule, a data set.
         trials: Trials of each cell; what the table wants by default (one in miniature).
         settings: Config fields set by hand.
+        data: Names of the data sets that are given; a recipe may have a choice.
+        sizes: How many training images they have, where pre-trainings are to fit them.
         existing: Checkpoints that exist already, by row (`moco_in1m`): a file of the
             authors', torchvision's or timm's, or an artifact of ours.
         own: Checkpoints that become rows of their own, by what these are to be called.
@@ -54,6 +56,8 @@ class Options:
     columns: tuple[str, ...] | None = None
     trials: int | None = None
     settings: tuple[Setting, ...] = ()
+    data: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
     existing: Mapping[str, Existing] = field(default_factory=dict)
     own: Mapping[str, Existing] = field(default_factory=dict)
 
@@ -126,7 +130,10 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     everything = report_config(_build(recipe, replace(options, columns=None))).tables
     known = {
         "row": (options.rows, [row.key for table in tables for row in table.rows]),
-        "column": (options.columns, [c.key for table in everything for c in table.columns]),
+        "column": (
+            options.columns,
+            [c.key for table in (*everything, *tables) for c in table.columns],
+        ),
     }
     for kind, (wanted, names) in known.items():
         for name in wanted or ():

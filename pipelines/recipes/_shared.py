@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from components.classification.imagenet import STAGE as IMAGENET
 from components.classification.imagenet import from_scratch
@@ -57,9 +58,13 @@ def published(column: str, **rows: tuple[float | None, ...]) -> tuple[Published,
 
 
 def data_set(plan: Plan, options: Options, name: str) -> Source:
-    """Return a data set by name: mounted at full scale, written by a step in miniature."""
+    """Return a data set by name: mounted at full scale, written by a step in miniature.
+
+    There, any images are those of ImageNet's layout.
+    """
     if options.scale == "full":
         return Mounted(name)
+    name = "imagenet" if name == "images" else name
     config = options.config(DIGITS.name, "digits", DigitsConfig())
     return plan.add(DIGITS, "digits", config).output(name)
 
@@ -68,7 +73,8 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
     """Bring a table to the user's choice of columns, trials and checkpoints.
 
     A checkpoint given for an unobtainable row makes it a row like the others. A table that
-    has none of the chosen columns keeps all of its own.
+    has none of the chosen columns keeps all of its own. The miniature has no rows on request:
+    they are what is too large.
 
     Args:
         table: As the paper has it.
@@ -81,6 +87,7 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
         if row.key in options.existing
         else row
         for row in table.rows
+        if options.scale == "full" or not row.on_request
     ]
     if own_rows:
         known = {row.key for row in rows}
@@ -90,11 +97,11 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
             if name not in known
         ]
     columns = [c for c in table.columns if c.key in (options.columns or ())] or table.columns
-    kept = {column.key for column in columns}
+    kept = {(row.key, column.key) for row in rows for column in columns}
     return table.derive(
         rows=[row.model_dump(mode="json") for row in rows],
         columns=[column.model_dump(mode="json") for column in columns],
-        published=[p.model_dump(mode="json") for p in table.published if p.column in kept],
+        published=[p.model_dump(mode="json") for p in table.published if (p.row, p.column) in kept],
         trials=options.trials or (1 if options.scale == "digits" else table.trials),
         command=f"{table.command} --scale {options.scale}",
     )
@@ -108,7 +115,8 @@ def _option(option: str, row: str, checkpoints: Mapping[str, Existing]) -> str:
 def cells(table: Table, options: Options) -> Iterator[PlannedTrial]:
     """Yield the trials that can be run of a chosen table."""
     for row in table.rows:
-        wanted = options.rows is None or row.key in (*options.rows, *options.own)
+        asked_for = row.key in (*(options.rows or ()), *options.checkpoints)
+        wanted = asked_for if options.rows is not None else asked_for or not row.on_request
         if row.unobtainable is None and wanted:
             for column in table.columns:
                 for trial in range(table.trials):
@@ -158,12 +166,32 @@ def training(
     *,
     data: str | None = None,
     config: Callable[[PlannedTrial], C],
+    pretrainings: Mapping[str, PretrainConfig] | None = None,
+    miniature: Callable[[PretrainConfig], Mapping[str, Any]] = lambda _: {},
+    own_rows: bool = True,
 ) -> Measure:
-    """Return what adds one training for every chosen cell of a table; see `train_cells`."""
+    """Return what adds one training for every chosen cell of a table.
+
+    Args:
+        table: As the paper has it.
+        stage: As for `train_cells`, like `data` and `config`.
+        data: Likewise.
+        config: Likewise.
+        pretrainings: Of rows that are pre-trained otherwise than MoCo's of Sec. 4.
+        miniature: What of them stays in miniature, or becomes something else.
+        own_rows: As for `chosen`.
+    """
 
     def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-        brought = chosen(table, options)
-        return brought, train_cells(plan, options, brought, stage, data=data, config=config)
+        def initial(cell: PlannedTrial) -> Source:
+            own = (pretrainings or {}).get(cell.row)
+            kept = miniature(own) if own else {}
+            return backbone(plan, options, cell.row, cell.trial, pretrained_by=own, miniature=kept)
+
+        brought = chosen(table, options, own_rows=own_rows)
+        return brought, train_cells(
+            plan, options, brought, stage, data=data, config=config, initial=initial
+        )
 
     return measure
 
@@ -198,12 +226,28 @@ def measure_all(
     return tables, metrics
 
 
-def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:
+def backbone(
+    plan: Plan,
+    options: Options,
+    row: str,
+    trial: int = 0,
+    *,
+    pretrained_by: PretrainConfig | None = None,
+    miniature: Mapping[str, Any] | None = None,
+) -> Source:
     """Return the converted backbone of an initialisation, adding the steps that make it.
 
     A checkpoint that exists is converted; otherwise random weights are drawn (others
     in each trial), the supervised baseline is trained from scratch, or MoCo is
     pre-trained.
+
+    Args:
+        plan: Where the steps go.
+        options: The user's.
+        row: The initialisation.
+        trial: Whose random weights are meant.
+        pretrained_by: A pre-training of the row's own, in place of MoCo's of Sec. 4.
+        miniature: Changes of its miniature.
     """
     if row == "random" and row not in options.checkpoints:
         name = "convert_random" if trial == 0 else f"convert_random_{trial}"
@@ -213,20 +257,43 @@ def backbone(plan: Plan, options: Options, row: str, trial: int = 0) -> Source:
         )
     if row in options.checkpoints:
         checkpoint: Source = options.checkpoints[row]
+    elif pretrained_by is not None:
+        checkpoint = pretraining(plan, options, row, pretrained_by, miniature=miniature).output(
+            "encoder"
+        )
     elif row == "supervised":
         checkpoint = supervised(plan, options).output("model")
     else:
         checkpoint = pretraining(plan, options).output("encoder")
+    return converted(plan, options, row, checkpoint)
+
+
+def converted(plan: Plan, options: Options, row: str, checkpoint: Source) -> Source:
+    """Return the backbone of a row's checkpoint, adding its conversion."""
     name = f"convert_{row}"
     config = options.config(CONVERT.name, name, ConvertConfig(origin=row))
     return plan.add(CONVERT, name, config, checkpoint=checkpoint).output("backbone")
 
 
-def pretraining(plan: Plan, options: Options) -> Step:
-    """Add MoCo's pre-training on ImageNet-1M (Sec. 4)."""
-    name = "pretrain_moco_in1m"
-    config = options.config(PRETRAIN.name, name, PretrainConfig())
-    return plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet"))
+def pretraining(
+    plan: Plan,
+    options: Options,
+    row: str = MOCO_IN1M.key,
+    config: PretrainConfig | None = None,
+    *,
+    miniature: Mapping[str, Any] | None = None,
+    monitor: Source | None = None,
+) -> Step:
+    """Add the pre-training of a row on ImageNet-1M: MoCo's of Sec. 4, or another one."""
+    name = f"pretrain_{row}"
+    config = config or PretrainConfig()
+    if config.data in options.sizes:
+        config = config.fit(options.sizes[config.data])
+    config = options.config(PRETRAIN.name, name, config, **(miniature or {}))
+    inputs = {"data": data_set(plan, options, config.data)}
+    if monitor is not None:
+        inputs["monitor"] = monitor
+    return plan.add(PRETRAIN, name, config, **inputs)
 
 
 def supervised(plan: Plan, options: Options) -> Step:

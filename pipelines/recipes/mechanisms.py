@@ -2,14 +2,9 @@
 
 from components.classification.linear import STAGE as LINEAR
 from components.classification.linear import LinearConfig
-from components.convert import STAGE as CONVERT
-from components.convert import ConvertConfig
-from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import Column, Metric, Published, Row, Table
-from pipelines.plan import Plan, Source
-from pipelines.recipes import Options
-from pipelines.recipes._shared import MOCO_IN1M, backbone, chosen, data_set, one_table, train_cells
+from pipelines.recipes._shared import MOCO_IN1M, one_table, training
 
 END_TO_END = Row(key="end_to_end", name="end-to-end, K = 1024")
 MEMORY_BANK = Row(key="memory_bank", name="memory bank, K = 65536")
@@ -40,31 +35,14 @@ CONFIGS = {
 }
 
 
-def measure(plan: Plan, options: Options) -> tuple[Table, dict[str, Source]]:
-    """Add a linear classifier on each mechanism's encoder; return the table and the metrics."""
-    table = chosen(TABLE, options, own_rows=False)
-    return table, train_cells(
-        plan,
-        options,
-        table,
-        LINEAR,
-        data="imagenet",
-        config=lambda cell: LinearConfig(seed=cell.trial),
-        initial=lambda cell: _backbone(plan, options, cell.row),
-    )
-
-
-def _backbone(plan: Plan, options: Options, row: str) -> Source:
-    if row in options.existing or row not in CONFIGS:
-        return backbone(plan, options, row)
-    name = f"pretrain_{row}"
-    config = options.config(PRETRAIN.name, name, CONFIGS[row])
-    encoder = plan.add(PRETRAIN, name, config, data=data_set(plan, options, "imagenet")).output(
-        "encoder"
-    )
-    name = f"convert_{row}"
-    conversion = options.config(CONVERT.name, name, ConvertConfig(origin=row))
-    return plan.add(CONVERT, name, conversion, checkpoint=encoder).output("backbone")
+measure = training(
+    TABLE,
+    LINEAR,
+    data="imagenet",
+    config=lambda cell: LinearConfig(seed=cell.trial),
+    pretrainings=CONFIGS,
+    own_rows=False,
+)
 
 
 RECIPE = one_table("mechanisms", "Figure 3: end-to-end and memory bank beside MoCo", measure)

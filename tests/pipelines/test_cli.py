@@ -70,7 +70,7 @@ def test_nothing_that_looks_imports_torch_or_kfp(command: str) -> None:
         (["run"], 64, "RECIPE requires an argument. See `moco run --help`"),
         (["run", "toyz"], 64, "no recipe is called 'toyz'; did you mean 'toys'?"),
         (["run", "toys", "--scal", "digits"], 64, "Did you mean --scale?"),
-        (["run", "toys", "--scale", "digit"], 64, 'Choose from: "full", "digits"'),
+        (["run", "toys", "--scale", "digit"], 64, 'Choose from: "full", "fit", "digits"'),
         (["plan", "toys", "--trials", "0"], 64, "--trials 0: at least one trial"),
         (["plan", "toys", "--trials", "two"], 64, "--trials"),
         (["plan", "toys", "--rows", ","], 64, "--rows is empty"),

@@ -30,7 +30,7 @@ def test_a_plan_reads_back_and_fills_every_cell_that_can_be_had(
         for row in table.rows:
             keys = {key for column in table.columns for key in table.cells(row.key, column.key)}
             filled = keys & set(filled_cells(built))
-            assert filled == (set() if row.unobtainable else keys)
+            assert filled == (set() if row.unobtainable or row.on_request else keys)
     assert bool(built.mounts()) == (scale == "full")
 
 
@@ -68,7 +68,75 @@ def test_published_numbers_are_the_papers() -> None:
     }
     imagenet = {cell.row: cell.values for cell in tables["imagenet"].published}
     assert imagenet == {"random": (76.5,), "moco_in1m": (77.0,), "moco_ig1b": (77.3,)}
-    assert [cell.values[0] for cell in tables["linear"].published] == [60.6]
+    assert [cell.values[0] for cell in tables["linear"].published] == [60.6, 63.9, 65.4, 68.6]
+
+
+def test_larger_encoders_are_pretrained_where_they_are_asked_for() -> None:
+    built = plan("linear", rows=("random", "moco_rx50"))
+    assert set(filled_cells(built)) == {
+        f"linear__{r}__imagenet__0" for r in ("random", "moco_rx50")
+    }
+    config = built.step("pretrain_moco_rx50").config.model_dump()
+    paper = plan("linear").step("pretrain_moco_in1m").config.model_dump()
+    assert config == {**paper, "architecture": "resnext50_32x8d"}
+    own = plan("linear", existing={"moco_r50w4": Existing("w4.pth", "Model")})
+    assert "linear__moco_r50w4__imagenet__0" in filled_cells(own)
+    assert "pretrain_moco_r50w4" not in {step.name for step in own}
+    with pytest.raises(UsageError, match="no row is called 'moco_rx50'"):
+        plan("linear", scale="digits", rows=("moco_rx50",))
+
+
+def test_a_pretraining_on_images_of_ones_own_needs_nothing_else() -> None:
+    alone = plan("pretrain", data=("images",))
+    assert alone.mounts() == ["images"]
+    config = alone.step("pretrain_moco").config.model_dump()
+    assert (config["data"], config["knn"]) == ("images", None)
+    (table,) = report_config(alone).tables
+    assert [metric.key for metric in table.metrics] == ["pretext_accuracy"]
+    watched = plan("pretrain", data=("images", "imagenet"))
+    assert watched.mounts() == ["imagenet", "images"]
+    assert watched.step("pretrain_moco").inputs["monitor"] == Mounted("imagenet")
+    compiled = plan("pretrain", columns=("images",))
+    assert compiled.to_json() == alone.to_json()
+    assert plan("pretrain", data=("imagenet",)).to_json() == plan("pretrain").to_json()
+    assert not plan("pretrain", scale="digits", columns=("images",)).mounts()
+
+
+def test_pretrainings_fit_the_images_that_there_are() -> None:
+    fitted = plan("linear", data=("imagenet",), sizes={"imagenet": 12_000})
+    config = fitted.step("pretrain_moco_in1m").config.model_dump()
+    assert (config["negatives"], config["epochs"]) == (4096, 1600)
+    chosen = plan(
+        "linear", sizes={"imagenet": 12_000}, settings=(Setting("pretrain", "epochs", "3"),)
+    )
+    assert chosen.step("pretrain_moco_in1m").config.model_dump()["epochs"] == 3
+
+
+def test_ablations_of_section_4_1_change_one_thing_at_a_time() -> None:
+    paper = plan("linear").step("pretrain_moco_in1m").config.model_dump()
+    steps = plan("momentum")
+    assert {
+        step.config.model_dump()["key_momentum"]: {
+            key: value
+            for key, value in step.config.model_dump().items()
+            if value != paper[key] and key != "key_momentum"
+        }
+        for step in steps
+        if step.stage.name == "pretrain"
+    } == {key: {"negatives": 4096} for key in (0.0, 0.9, 0.99, 0.999, 0.9999)}
+    small = [
+        step.config.model_dump()["key_momentum"]
+        for step in plan("momentum", scale="digits")
+        if step.stage.name == "pretrain"
+    ]
+    assert small == [0.0, 0.9, 0.99, 0.999, 0.9999]
+    queue = plan("queue")
+    assert len(filled_cells(queue)) == 15
+    assert queue.step("pretrain_moco_in1m").config.model_dump() == paper
+    assert queue.step("pretrain_end_to_end_k512").config.model_dump()["batch_size"] == 512
+    assert queue.step("pretrain_memory_bank_k4096").config.model_dump()["negatives"] == 4096
+    narrow = plan("queue", columns=("k16384",), rows=("moco",))
+    assert set(filled_cells(narrow)) == {"queue_beyond__moco__k16384__0"}
 
 
 def test_published_detection_numbers_are_the_papers() -> None:

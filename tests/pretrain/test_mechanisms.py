@@ -1,6 +1,7 @@
 """Truths of Sec. 3 and Appendix A.9, with real tensors."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from components.core.config import parse_config
 from components.core.errors import ConfigError
-from components.pretrain import PretrainConfig, moco_v2_config
+from components.pretrain import KnnConfig, PretrainConfig, moco_v2_config
 from components.pretrain.mechanisms import (
     EndToEnd,
     MemoryBank,
@@ -200,3 +201,34 @@ def test_version_2_differs_in_head_views_schedule_and_temperature() -> None:
     assert config.derive(**PretrainConfig().model_dump(mode="json")) == PretrainConfig()
     head = build_mechanism(config.derive(architecture="resnet_digits"), 1).query.head
     assert [type(layer).__name__ for layer in head] == ["Linear", "ReLU", "Linear"]
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "negatives"),
+    [(1_281_167, 200, 65536), (320_000, 400, 65536), (12_000, 1600, 4096), (512, 1600, 256)],
+)
+def test_a_pretraining_is_fitted_to_its_images(images: int, epochs: int, negatives: int) -> None:
+    fitted = PretrainConfig().fit(images)
+    assert (fitted.epochs, fitted.negatives) == (epochs, negatives)
+    knn = KnnConfig().model_dump(mode="json")
+    assert fitted.derive(epochs=200, negatives=65536, knn=knn) == PretrainConfig()
+
+
+def test_images_too_few_for_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match="512 images at least, two batches of 256; there are 511"):
+        PretrainConfig().fit(511)
+
+
+def test_a_queue_longer_than_there_are_images_is_refused_with_one_that_fits(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "2019" / ".thumbnails").mkdir(parents=True)
+    for number in range(3000):
+        (tmp_path / "2019" / f"{number}.JPG").touch()
+        (tmp_path / "2019" / ".thumbnails" / f"{number}.jpg").touch()
+    config = PretrainConfig(data="images")
+    with pytest.raises(ConfigError, match=r"65,536 negatives are more than the 3,000 .*: 1,024 "):
+        config.inspect({"data": tmp_path})
+    config.fit(3000).inspect({"data": tmp_path})
+    config.derive(mechanism="end_to_end").inspect({"data": tmp_path})
+    config.inspect({})

@@ -201,10 +201,10 @@ def ablation_metrics() -> dict[str, Metrics]:
 
 
 @pytest.fixture
-def lineage() -> Callable[[int], Lineage]:
+def lineage() -> Callable[..., Lineage]:
     """Return what makes the lineage of metrics: classification, conversion, pre-training, data."""
 
-    def make(seed: int = 0) -> Lineage:
+    def make(seed: int = 0, encoder_facts: Mapping[str, JsonValue] | None = None) -> Lineage:
         images = Lineage(origin="mount", name="imagenet")
         encoder = Lineage(
             origin="stage",
@@ -228,7 +228,7 @@ def lineage() -> Callable[[int], Lineage]:
             config={"source": "moco"},
             code=CODE,
             image="ghcr.example/moco/torch@sha256:" + "11" * 32,
-            facts={"max_feature_difference": 3e-07},
+            facts={"max_feature_difference": 3e-07, **(encoder_facts or {})},
             file_count=1,
             size=94_000_000,
             files={"backbone.safetensors": FileEntry(size=94_000_000, sha256="bc" * 32)},
@@ -251,7 +251,7 @@ def lineage() -> Callable[[int], Lineage]:
 
 
 @pytest.fixture
-def artifact(tmp_path: Path, lineage: Callable[[int], Lineage]) -> Make:
+def artifact(tmp_path: Path, lineage: Callable[..., Lineage]) -> Make:
     """Return what writes a metrics artifact, manifest and all, as a stage leaves it."""
 
     def make(
@@ -304,7 +304,7 @@ def report_on(tmp_path: Path, artifact: Make) -> Make:
 
 
 @pytest.fixture
-def measured(lineage: Callable[[int], Lineage]) -> Callable[..., Measured]:
+def measured(lineage: Callable[..., Lineage]) -> Callable[..., Measured]:
     """Return what makes a measurement with a lineage of its own from values by name."""
     seeds = itertools.count()
 
@@ -313,10 +313,11 @@ def measured(lineage: Callable[[int], Lineage]) -> Callable[..., Measured]:
         details: Mapping[str, JsonValue] | None = None,
         classes: Mapping[str, Mapping[str, float | None]] | None = None,
         pictures: tuple[PictureFile, ...] = (),
+        encoder: Mapping[str, JsonValue] | None = None,
         **values: float,
     ) -> Measured:
         metrics = Metrics(values=values, curves=dict(curves or {}), details=dict(details or {}))
-        return Measured(metrics, lineage(next(seeds)), classes or {}, pictures)
+        return Measured(metrics, lineage(next(seeds), encoder), classes or {}, pictures)
 
     return make
 

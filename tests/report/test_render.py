@@ -4,6 +4,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
+from pydantic import JsonValue
 
 from components.core.metrics import Metrics
 from components.report import Figure, ReportConfig, Table
@@ -14,6 +15,7 @@ from components.report.measured import Measured, PictureFile
 from components.report.render import render_html, render_markdown
 from components.report.results import Report
 from components.report.summary import summarise
+from components.report.text import summary_table_text
 
 Make = Callable[..., Measured]
 HOSTILE = """"><img src=x onerror='alert(1)'>|`*_[x](https://evil.example)</script><script>"""
@@ -250,6 +252,28 @@ def test_a_number_says_which_model_library_made_it(inaturalist: Table, measured:
     for text in (_html(two), render_markdown(two)):
         assert "Not comparable: these numbers come from different model libraries" in text
         assert "detectron2 (MoCo IN-1M); torchvision 0.29 (random init.)" in text
+
+
+def test_rows_of_encoders_of_different_sizes_are_marked(inaturalist: Table, measured: Make) -> None:
+    small: dict[str, JsonValue] = {"architecture": "resnet50", "parameters": 23_508_032}
+    large: dict[str, JsonValue] = {"architecture": "resnet101", "parameters": 42_500_160}
+
+    def texts(**rows: dict[str, JsonValue]) -> list[str]:
+        found = {
+            inaturalist.cell(row, "r50", 0): measured(encoder=encoder, top1=61.0)
+            for row, encoder in rows.items()
+        }
+        report = summarise(ReportConfig(tables=(inaturalist,)), found)
+        return [_html(report), render_markdown(report), summary_table_text(report, width=200)]
+
+    for text in texts(random=small, moco_in1m=small):
+        assert "ncoder: resnet50, 23.5 M" in text
+        assert "different sizes" not in text
+    for text in texts(random=small, supervised={}, moco_in1m=large):
+        assert "ncoders of different sizes: " in text
+        assert "resnet50, 23.5 M (random init.); not stated (super. IN-1M); resnet101, 42.5" in text
+    for text in texts(random={}, moco_in1m={}):
+        assert "resnet" not in text
 
 
 def test_a_number_says_in_what_and_on_what_it_was_trained(

@@ -1,7 +1,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
-from components.report import Column, Figure, Metric, Published, ReportConfig, Row, Table
+from components.report import (
+    Column,
+    Figure,
+    Metric,
+    Published,
+    ReportConfig,
+    Row,
+    Table,
+    Trend,
+    TrendPoint,
+)
 from components.report.measured import Measured
-from components.report.results import CellResult, Report, TableResult
+from components.report.results import CellResult, CurveResult, Report, TableResult
 from components.report.summary import summarise
 
 Make = Callable[..., Measured]
@@ -220,6 +230,45 @@ def test_curves_that_are_missing_say_why_and_the_figure_how_to_measure_them(
     assert figure.drawn[0].points == ((1.0, 10.0), (3.0, 30.0), (4.0, 20.0))
     assert (figure.drawn[0].end, figure.drawn[0].best) == ((4.0, 20.0), (3.0, 30.0))
     assert figure.command == "moco run shuffling_bn"
+
+
+def test_a_trend_is_the_means_of_its_cells_beside_what_is_published(
+    inaturalist: Table, measured: Make
+) -> None:
+    def point(x: float, row: str, printed: float | None) -> TrendPoint:
+        cells = tuple(inaturalist.cells(row, "r50"))
+        return TrendPoint(x=x, cells=cells, published=printed)
+
+    settings = ((256, "random", 61.8), (512, "supervised", None), (1024, "moco_in1m", 65.6))
+    points = tuple(point(*setting) for setting in settings)
+    figure = Figure(
+        key="figure",
+        title="Over K",
+        section="Figure 3",
+        x_name="K",
+        x_scale="log",
+        y_name="top-1",
+        trends=(Trend(name="MoCo", metric="top1", points=points),),
+        command="moco run queue",
+    )
+    found = {
+        inaturalist.cell("random", "r50", 0): measured(top1=60.0),
+        inaturalist.cell("random", "r50", 1): measured(top1=62.0),
+        inaturalist.cell("moco_in1m", "r50", 0): measured(top1=66.0),
+    }
+
+    def curves(scale: str, found: Mapping[str, Measured]) -> list[CurveResult]:
+        report = summarise(ReportConfig(scale=scale, figures=(figure,)), found)
+        return list(report.figures[0].curves)
+
+    measured_trend, published_trend = curves("full", found)
+    assert measured_trend.points == ((256.0, 61.0), (1024.0, 66.0))
+    assert published_trend.points == ((256.0, 61.8), (1024.0, 65.6))
+    assert (published_trend.name, published_trend.style) == ("MoCo, published", "dashed")
+    (alone,) = curves("digits", found)
+    assert alone.points == measured_trend.points
+    (nothing,) = curves("digits", {})
+    assert nothing.missing == "not measured"
 
 
 def test_the_order_of_the_inputs_makes_no_difference(

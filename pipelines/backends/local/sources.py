@@ -87,19 +87,22 @@ def find_sources(
         except DataError as error:
             faults.append(str(error))
     if not faults:
-        faults += _unusable(plan, existing)
+        faults += _unusable(plan, mounts, existing)
     if faults:
         raise DataError("\n".join(faults))
     return Sources(mounts, existing)
 
 
-def _unusable(plan: Plan, existing: Mapping[str, Path]) -> Iterator[str]:
-    """Say which steps cannot use the artifacts and files that they are given."""
+def _unusable(
+    plan: Plan, mounts: Mapping[str, Path], existing: Mapping[str, Path]
+) -> Iterator[str]:
+    """Say which steps cannot use the data, artifacts and files that they are given."""
     for step in plan:
         given = {
-            name: existing[source.uri]
+            name: existing[source.uri] if isinstance(source, Existing) else mounts[source.name]
             for name, source in step.sources()
             if isinstance(source, Existing)
+            or (isinstance(source, Mounted) and source.name in mounts)
         }
         try:
             step.config.inspect(given)
