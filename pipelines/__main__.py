@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": ("cancel:cancel", "Stop a run."),
     "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),
     "report": ("report:report", "Make one report over several runs."),
+    "export": ("export:export", "Write a backbone of a run for another tool."),
     "explain": ("explain:explain", "Follow a measured number down to the data."),
     "doctor": (
         "doctor:doctor",

@@ -55,14 +55,8 @@ def explain(
         return
     say("\n".join(_heading(named)))
     say()
-    lineage = manifest.lineage()
-    for line in _describe(lineage):
+    for line in whole_lineage(manifest.lineage()):
         say(line)
-    for depth, port, source in walk_lineage(lineage.inputs):
-        indent = "  " * (depth + 1)
-        say(f"{indent}{port}:")
-        for line in _describe(source):
-            say(f"{indent}  {line}")
     say(
         "\nEvery file of the metrics matches its manifest. Configs are shown where they differ from"
     )
@@ -91,7 +85,16 @@ def _heading(cell: Cell) -> Iterator[str]:
     yield f"  {cell.artifact}"
 
 
-def _describe(lineage: Lineage) -> Iterator[str]:
+def whole_lineage(lineage: Lineage) -> Iterator[str]:
+    """Yield the lines that say what something is and, indented, what it was made from."""
+    yield from _lines(lineage)
+    for depth, port, source in walk_lineage(lineage.inputs):
+        indent = "  " * (depth + 1)
+        yield f"{indent}{port}:"
+        yield from (f"{indent}  {line}" for line in _lines(source))
+
+
+def _lines(lineage: Lineage) -> Iterator[str]:
     """Yield the lines that say what something is and what made it."""
     if lineage.origin == "mount":
         yield f"{lineage.name}  (a mounted folder: not hashed)"
