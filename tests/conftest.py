@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers.minio"]
 
@@ -17,6 +18,11 @@ pytest_plugins = ["tests.servers.minio"]
 # pytest-xdist, which have none, Python searches all modules: compiling takes ten times as long.
 inspect.stack = partial(inspect.stack, 0)
 inspect.modulesbyfile["<string>"] = "__main__"
+
+
+# More workers than cores make any example slow at times.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

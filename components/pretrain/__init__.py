@@ -180,11 +180,14 @@ class PretrainConfig(TrainingConfig):
         """Return the layouts of the data and of the monitor's images."""
         return {"data": self.data, "monitor": MONITORED}
 
-    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+    def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
         """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3).
 
-        Other encoders take as much longer as they multiply more.
+        Other encoders take as much longer as they multiply more. How long other images take is not
+        known before they are counted.
         """
+        if self.data != MONITORED:
+            return None
         rate = gpus.per_second("pretrain", self.batch_size) or 168
         return self.epochs * IMAGENET_IMAGES * relative_cost(self.architecture) / rate / 3600
 

@@ -286,10 +286,9 @@ def pretraining(
 ) -> Step:
     """Add the pre-training of a row on ImageNet-1M: MoCo's of Sec. 4, or another one."""
     name = f"pretrain_{row}"
-    config = config or PretrainConfig()
-    if config.data in options.sizes:
-        config = config.fit(options.sizes[config.data])
-    config = options.config(PRETRAIN.name, name, config, **(miniature or {}))
+    config = options.config(PRETRAIN.name, name, config or PretrainConfig(), **(miniature or {}))
+    if config.data in options.sizes:  # what fits depends on the batch; what is set stays
+        config = options.config(PRETRAIN.name, name, config.fit(options.sizes[config.data]))
     inputs = {"data": data_set(plan, options, config.data)}
     if monitor is not None:
         inputs["monitor"] = monitor

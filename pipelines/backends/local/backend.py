@@ -214,7 +214,7 @@ def _need_gpus(plan: Plan, machine: Machine) -> str:
     wanting = [step.name for step in plan if step.stage.resources.gpus]
     if plan.scale == "full" and wanting and not machine.gpus:
         raise UsageError(
-            f"{plan.name} at full scale has {number(len(wanting), 'step')} that train on GPUs "
+            f"{plan.name} at full scale has {number(len(wanting), 'step')} to train on GPUs "
             f"({wanting[0]} first), and this machine has none. For the miniature on this machine, "
             f"add --scale digits; for a cluster: moco compile {plan.name} -o {plan.name}.yaml"
         )
