@@ -122,7 +122,8 @@ def _in_artifact(folder: Path, config: ConvertConfig) -> Located:
         raise DataError(
             f"{folder} is a {card.architecture}, "
             + ("the miniature's own" if wanted == "auto" else f"the config says {wanted}")
-            + f"{_of_scale(wanted)}; set architecture to {card.architecture}"
+            + f"{_instead(config, card.architecture == MINIATURE)}; "
+            f"set architecture to {card.architecture}"
         )
     checkpoint = Checkpoint(folder / ENCODER_WEIGHTS)
     records = checkpoint.containers.get("", {})
@@ -260,7 +261,7 @@ def _incomplete(
         f"{checkpoint.path}: {described} under {_shown(best, known)!r} "
         f"{_fault(checkpoint, best, config)}\n"
         f"Nothing was loaded; give a complete checkpoint of this architecture"
-        f"{_of_scale(config.architecture) if another else ''}{instead}"
+        f"{_instead(config, MINIATURE in described) if another else ''}{instead}"
     )
 
 
@@ -374,14 +375,23 @@ def _likeness(given: Mapping[str, Shape], architecture: Architecture) -> float:
     return same / (len(wanted) + len(given) - same)
 
 
-def _of_scale(wanted: str) -> str:
-    """Say where an architecture is wanted: people meet the miniature's by an option of `moco`."""
-    if wanted == MINIATURE:
+def _instead(config: ConvertConfig, miniature: bool) -> str:
+    """Say what would fit; people meet the miniature's own encoder by an option of `moco`.
+
+    Args:
+        config: What must be.
+        miniature: Whether what is given is the miniature's.
+    """
+    if config.architecture == MINIATURE:
         return (
             f" ({MINIATURE} is the miniature's own, which `--scale digits` takes and pre-trains; "
             "larger ones are for `--scale full`)"
         )
-    return " (`--scale digits` takes the miniature's own)" if wanted == "auto" else ""
+    if config.architecture != "auto":
+        return ""
+    if miniature:
+        return " (`--scale digits` takes the miniature's own)"
+    return f" (known are {', '.join(_allowed(config))})"
 
 
 def _no_encoder(
