@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from components.core.errors import DataError
 from components.core.manifest import Code, FileEntry
 from components.report import Column, Metric
+from components.report.formats import count, fixed, signed
 
 REPORT = "report.json"
 NOT_STATED = "not stated"
@@ -100,6 +101,49 @@ class RowOrder(_Record):
     """The same for those of them that are published, if there are two at least."""
     agrees: bool | None = None
     """Whether the rows that have both numbers are in the same order."""
+
+
+class Comparison(_Record):
+    """A row against its counterpart by the first metric, over the trials that both have.
+
+    Trials of one number have the same seed, so their differences leave out what seeds do to both.
+    """
+
+    column: str
+    row: str
+    against: str
+    metric: str
+    decimals: int
+    difference: float
+    """Mean over the trials, row minus counterpart."""
+    interval: float
+    """Half of the 95 % confidence interval of the mean, by Student's t."""
+    trials: int
+    published: float | None = None
+    """The published difference, where the two are the same experiment."""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether no difference at all is outside of the interval."""
+        return abs(self.difference) > self.interval
+
+    @property
+    def words(self) -> str:
+        """The verdict as a sentence."""
+        size = fixed(abs(self.difference), self.decimals)
+        interval = fixed(self.interval, self.decimals)
+        if self.told_apart:
+            better = "better" if self.difference > 0 else "worse"
+            verdict = f"{self.row} is {better} than {self.against} by {size} ± {interval}"
+        else:
+            gap = signed(self.difference, self.decimals)
+            verdict = f"{self.row} and {self.against} cannot be told apart: {gap} ± {interval}"
+        told = f"{verdict} ({self.metric}, 95 %, {count(self.trials, 'trial')})"
+        if self.published is None:
+            return told
+        printed = signed(self.published, self.decimals)
+        alike = self.told_apart and self.difference * self.published > 0
+        return f"{told}, as published ({printed})" if alike else f"{told}; published {printed}"
 
 
 class Sheet(_Record):
@@ -194,6 +238,7 @@ class TableResult(_Record):
     metrics: tuple[Metric, ...]
     rows: tuple[RowResult, ...]
     orders: tuple[RowOrder, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     per_class: tuple[BarChart, ...] = ()

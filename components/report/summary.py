@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.special import stdtrit
+
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
 from components.report import Curve, Figure, Published, ReportConfig, Row, Table, Trend
@@ -17,6 +19,7 @@ from components.report.measured import Measured
 from components.report.results import (
     Artifact,
     CellResult,
+    Comparison,
     CurveResult,
     FigureResult,
     Measurement,
@@ -90,6 +93,7 @@ def _table(
         metrics=table.metrics,
         rows=rows,
         orders=() if comparable else tuple(_orders(table, rows)),
+        comparisons=tuple(_comparisons(table, rows, comparable)),
         notes=table.notes,
         **illustrate(table, rows, measured),
     )
@@ -288,6 +292,41 @@ def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[RowOrder]:
             published=published if len(both) > 1 else None,
             agrees=published == common if len(both) > 1 else None,
         )
+
+
+def _comparisons(table: Table, rows: Sequence[RowResult], comparable: bool) -> Iterable[Comparison]:
+    """Compare each row with its counterpart, where both have two trials of the same numbers."""
+    metric = table.metrics[0]
+    by_key = {row.key: row for row in rows}
+    for index, column in enumerate(table.columns):
+        for row in rows:
+            against = by_key.get(row.counterpart or "")
+            if against is None:
+                continue
+            ours, theirs = (
+                {trial.number: trial.values.get(metric.key) for trial in one.cells[index].trials}
+                for one in (row, against)
+            )
+            differences = [
+                value - other
+                for number, value in ours.items()
+                if value is not None and (other := theirs.get(number)) is not None
+            ]
+            count = len(differences)
+            if count < 2:
+                continue
+            error = statistics.stdev(differences) / math.sqrt(count)
+            yield Comparison(
+                column=column.name,
+                row=row.name,
+                against=against.name,
+                metric=metric.name,
+                decimals=metric.decimals,
+                difference=round(statistics.fmean(differences), 6),
+                interval=round(float(stdtrit(count - 1, 0.975)) * error, 6),
+                trials=count,
+                published=row.cells[index].values[0].published_gap if comparable else None,
+            )
 
 
 def _ordered(values: Sequence[tuple[str, float]], decimals: int) -> str:

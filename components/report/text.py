@@ -75,6 +75,9 @@ def _table(table: TableResult, comparable: bool) -> Iterator[RenderableType]:
         yield Text(f"order by {order.metric}{where}: {order.measured}", style="dim")
         if order.published:
             yield Text(f"  the paper's: {order.published}", style="dim")
+    for comparison in table.comparisons:
+        where = f"{comparison.column}: " if len(table.columns) > 1 else ""
+        yield Text(f"{where}{comparison.words}", style="bold" if comparison.told_apart else "")
     yield from _remarks(table)
     yield Text()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from components.core.manifest import Lineage
 from components.core.metrics import Metrics
@@ -23,6 +24,7 @@ from components.report import (
 from components.report.measured import Measured
 from components.report.results import CellResult, CurveResult, Report, TableResult
 from components.report.summary import summarise
+from components.report.text import summary_table_text
 
 Make = Callable[..., Measured]
 ACCURACIES = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=8)
@@ -299,3 +301,81 @@ def test_report_json_is_strict_json_that_reads_back(inaturalist: Table, measured
     json.loads(text, parse_constant=refuse)
     assert Report.model_validate_json(text) == report
     assert report.others[0].values == {"ap50": 60.0}
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=6).filter(
+        lambda pairs: len({round(a - b, 3) for a, b in pairs}) > 1
+    )
+)
+def test_a_difference_has_the_interval_of_paired_trials(pairs: list[tuple[float, float]]) -> None:
+    """Scipy's test of pairs says the same."""
+    table = Table(
+        key="t",
+        title="t",
+        section="s",
+        source="s",
+        rows=(Row(key="supervised", name="super."), Row(key="mine", name="mine")),
+        columns=(Column(key="c", name="c"),),
+        metrics=(Metric(key="top1", name="top-1"),),
+        trials=len(pairs),
+        command="moco",
+    )
+    lineage = Lineage(origin="file", name="x")
+    found = {
+        table.cell(row, "c", trial): Measured(Metrics(values={"top1": value}), lineage)
+        for trial, (mine, supervised) in enumerate(pairs)
+        for row, value in (("mine", mine), ("supervised", supervised))
+    }
+
+    (comparison,) = summarise(ReportConfig(tables=(table,)), found).tables[0].comparisons
+
+    mine, supervised = zip(*pairs, strict=True)
+    low, high = stats.ttest_rel(mine, supervised).confidence_interval(0.95)
+    assert comparison.difference - comparison.interval == pytest.approx(low, abs=1e-5)
+    assert comparison.difference + comparison.interval == pytest.approx(high, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mine", "supervised", "words"),
+    [
+        (
+            (66.0, 66.2, 66.1),
+            (65.0, 65.1, 65.2),
+            "MoCo IN-1M is better than super. IN-1M by 1.0 ± 0.2 "
+            "(top-1 accuracy (%), 95 %, 3 trials); published −0.5",
+        ),
+        (
+            (65.0, 65.1, 65.2),
+            (66.0, 66.2, 66.1),
+            "MoCo IN-1M is worse than super. IN-1M by 1.0 ± 0.2 "
+            "(top-1 accuracy (%), 95 %, 3 trials), as published (−0.5)",
+        ),
+        (
+            (65.0, 66.0),
+            (65.5, 65.3),
+            "MoCo IN-1M and super. IN-1M cannot be told apart: +0.1 ± 7.6 "
+            "(top-1 accuracy (%), 95 %, 2 trials); published −0.5",
+        ),
+    ],
+)
+def test_the_verdict_on_a_row_is_a_sentence(
+    inaturalist: Table,
+    measured: Make,
+    mine: tuple[float, ...],
+    supervised: tuple[float, ...],
+    words: str,
+) -> None:
+    found = {
+        inaturalist.cell(row, "r50", trial): measured(top1=value)
+        for row, values in (("moco_in1m", mine), ("supervised", supervised))
+        for trial, value in enumerate(values)
+    }
+    found[inaturalist.cell("random", "r50", 7)] = measured(top1=61.0)  # no trial in common
+
+    report = summarise(ReportConfig(tables=(inaturalist,)), found)
+
+    assert [comparison.words for comparison in report.tables[0].comparisons] == [words]
+    assert f"{words}\n" in summary_table_text(report, width=200)
+    one = {inaturalist.cell(row, "r50", 0): measured(top1=1.0) for row in ("random", "supervised")}
+    assert not summarise(ReportConfig(tables=(inaturalist,)), one).tables[0].comparisons
