@@ -56,6 +56,12 @@ def test_timm_loads_it_by_the_lines_that_are_given(
     close(namespace["pooled"], encoder(IMAGES), rtol=1e-4, atol=1e-4)
 
 
+def test_the_readme_has_the_lines_for_timm(tmp_path: Path) -> None:
+    _, folder, usage = exported(tmp_path, "resnet18", "timm")
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert usage.replace(str(folder), "FOLDER") in readme
+
+
 @pytest.mark.parametrize(
     ("form", "file"), [("huggingface", "model.safetensors"), ("detectron2", "model.pkl")]
 )
