@@ -18,7 +18,10 @@ TABLE = Table(
     metrics=(Metric(key="top1", name="top-1"),),
     published=published("imagenet", m0_9=(55.2,), m0_99=(57.8,), m0_999=(59.0,), m0_9999=(58.9,)),
     command="moco run momentum --rows {row} --trials {trials}",
-    notes=("With m = 0 the paper's training fails: its loss oscillates and does not converge.",),
+    notes=(
+        "With m = 0 the paper's training fails: its loss oscillates and does not converge.",
+        "In miniature K is 1024.",
+    ),
 )
 
 measure = training(

@@ -1,6 +1,6 @@
 """Figure 3: accuracy over the number of negatives, for three contrastive mechanisms (Sec. 4.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from components.classification.linear import STAGE as LINEAR
@@ -37,7 +37,7 @@ PAPERS = {
 """As far as they are known as numbers; Figure 3 is a drawing."""
 
 
-def _table(key: str, title: str, rows: tuple[Row, ...], sizes: Iterable[int]) -> Table:
+def _table(key: str, title: str, rows: tuple[Row, ...], sizes: Sequence[int]) -> Table:
     columns = tuple(Column(key=f"k{size}", name=f"K = {size}") for size in sizes)
     return Table(
         key=key,
@@ -53,6 +53,7 @@ def _table(key: str, title: str, rows: tuple[Row, ...], sizes: Iterable[int]) ->
             if f"k{size}" in {column.key for column in columns}
         ),
         command="moco run queue --rows {row} --columns {column} --trials {trials}",
+        notes=(f"In miniature K is {', '.join(str(NEGATIVES[size]) for size in sizes)}.",),
     )
 
 
