@@ -20,7 +20,7 @@ from components.vision.config import (
     moco_v1,
     moco_v2,
 )
-from components.vision.formats import count_images
+from components.vision.formats import count_training_images
 
 DatasetName = Annotated[str, AfterValidator(of_kind("images", "classification"))]
 """Of images, with classes or without: `moco data list` names them."""
@@ -165,9 +165,7 @@ class PretrainConfig(TrainingConfig):
         """
         if self.mechanism != "moco" or "data" not in inputs:
             return
-        train = inputs["data"] / "train"
-        folder = train if self.data != "images" and train.is_dir() else inputs["data"]
-        images = count_images(folder, at_most=self.negatives)
+        images = count_training_images(inputs["data"], self.data, at_most=self.negatives)
         if images < self.negatives:
             fitting = self.fit(images)
             raise ConfigError(

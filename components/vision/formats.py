@@ -6,7 +6,7 @@ from typing import Literal
 
 from components.core.content import EXTENSIONS
 
-__all__ = ["EXTENSIONS", "Split", "count_images", "is_image"]
+__all__ = ["EXTENSIONS", "Split", "count_training_images", "is_image"]
 
 Split = Literal["train", "val"]
 
@@ -16,15 +16,18 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def count_images(path: Path, at_most: int | None = None) -> int:
-    """Count the images of a folder tree, or the lines of a list, by their names alone.
+def count_training_images(path: Path, layout: str, at_most: int | None = None) -> int:
+    """Count the training images of a data set, or the lines of a list, by their names alone.
 
     What cannot be read counts as nothing: whoever reads it says why.
 
     Args:
-        path: The folder or the list.
+        path: The data set's folder, or the list.
+        layout: The data set's; all of `images` is for training, of others a folder `train`.
         at_most: Where counting may end.
     """
+    if layout != "images" and (path / "train").is_dir():
+        path = path / "train"
     if path.is_file():
         with path.open("rb") as lines:
             return sum(bool(line.strip()) for line in lines)

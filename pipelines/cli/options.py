@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from components.core.errors import UsageError
 from components.core.stage import stage_names
 from components.core.store import is_remote, local_path
-from components.vision.formats import count_images
+from components.vision.formats import count_training_images
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, Setting, build_plan, load_recipe
 
@@ -99,8 +99,7 @@ def _sizes(data: Mapping[str, str]) -> dict[str, int]:
                 "none; for a claim of a cluster set pretrain.epochs and pretrain.negatives, as "
                 "`moco plan` proposes where the folder is"
             )
-        train = folder / "train"
-        sizes[name] = count_images(train if train.is_dir() else folder)
+        sizes[name] = count_training_images(folder, name)
     if not sizes:
         raise UsageError("--scale fit counts images: say where they are, --data NAME=FOLDER")
     return sizes

@@ -115,8 +115,10 @@ def _option(option: str, row: str, checkpoints: Mapping[str, Existing]) -> str:
 def cells(table: Table, options: Options) -> Iterator[PlannedTrial]:
     """Yield the trials that can be run of a chosen table."""
     for row in table.rows:
-        asked_for = row.key in (*(options.rows or ()), *options.checkpoints)
-        wanted = asked_for if options.rows is not None else asked_for or not row.on_request
+        if options.rows is not None:
+            wanted = row.key in (*options.rows, *options.own)
+        else:
+            wanted = not row.on_request or row.key in options.checkpoints
         if row.unobtainable is None and wanted:
             for column in table.columns:
                 for trial in range(table.trials):

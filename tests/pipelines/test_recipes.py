@@ -82,6 +82,8 @@ def test_larger_encoders_are_pretrained_where_they_are_asked_for() -> None:
     own = plan("linear", existing={"moco_r50w4": Existing("w4.pth", "Model")})
     assert "linear__moco_r50w4__imagenet__0" in filled_cells(own)
     assert "pretrain_moco_r50w4" not in {step.name for step in own}
+    narrow = plan("linear", rows=("random",), existing={"moco_in1m": Existing("m.pth", "Model")})
+    assert set(filled_cells(narrow)) == {"linear__random__imagenet__0"}
     with pytest.raises(UsageError, match="no row is called 'moco_rx50'"):
         plan("linear", scale="digits", rows=("moco_rx50",))
 
