@@ -35,9 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forked_processes() -> None:
     """Fork the processes of a training that a test launches, in place of starting each.
 
-    Programs that tests start do as users' do, and so do the pods on a cluster.
+    Programs that tests start do as users' do, and so do the pods on a cluster. With a GPU each is
+    started: a forked one has the variables of when forking began, MOCO_SHARE_GPU not among them.
     """
-    if "torch" not in sys.modules:
+    torch = sys.modules.get("torch")
+    if torch is None or torch.cuda.is_available():
         return
     from components.training import distributed
 
