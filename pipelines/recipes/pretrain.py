@@ -49,7 +49,7 @@ def build(options: Options) -> Plan:
         columns=[column.model_dump(mode="json")],
         metrics=[metric.model_dump(mode="json") for metric in METRICS[: 2 if monitored else 1]],
         notes=() if own else TABLE.notes,
-        command=f"{TABLE.command} --scale {options.scale}",
+        command=f"{TABLE.command}{' --columns images' if own else ''} --scale {options.scale}",
     )
     cell = table.cell(row.key, column.key, 0)
     curves = [Curve(cell=cell, series="pretext_accuracy", name="pretext", style="dashed")]

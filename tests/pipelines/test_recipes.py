@@ -95,6 +95,7 @@ def test_a_pretraining_on_images_of_ones_own_needs_nothing_else() -> None:
     assert (config["data"], config["knn"]) == ("images", None)
     (table,) = report_config(alone).tables
     assert [metric.key for metric in table.metrics] == ["pretext_accuracy"]
+    assert "--columns images" in table.fill("moco", "images")
     watched = plan("pretrain", data=("images", "imagenet"))
     assert watched.mounts() == ["imagenet", "images"]
     assert watched.step("pretrain_moco").inputs["monitor"] == Mounted("imagenet")
