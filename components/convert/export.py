@@ -174,11 +174,12 @@ def _detectron2(folder: Path, card: BackboneCard, destination: Path) -> str:
 
 
 def _onnx(folder: Path, _: BackboneCard, destination: Path) -> str:
+    from components.convert.onnx_graph import write_onnx
+
     try:
-        from components.convert.onnx_graph import write_onnx
+        write_onnx(folder, destination / "model.onnx")
     except ModuleNotFoundError as error:
         raise UsageError(f"ONNX needs {error.name}: install moco-transfer[export]") from None
-    write_onnx(folder, destination / "model.onnx")
     return (
         'session = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
         "# images: (N, 3, H, W), RGB, normalised\n"

@@ -1,8 +1,8 @@
 """A backbone as an ONNX file: res2 to res5, and the pooled features."""
 
+import importlib
 from pathlib import Path
 
-import onnx  # noqa: F401 - torch asks for it only at the end of an export
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +30,11 @@ def write_onnx(folder: Path, path: Path) -> None:
     Args:
         folder: The artifact of the `convert` stage.
         path: Of the file. Its input is `images`, (N, 3, H, W), normalised RGB; N, H and W are free.
+
+    Raises:
+        ModuleNotFoundError: if there is no onnx, of which torch would say so at the end only.
     """
+    importlib.import_module("onnx")
     free = {0: "N", 2: "H", 3: "W"}
     names = [*STAGES, "pooled"]
     torch.onnx.export(

@@ -1,6 +1,7 @@
 """What is exported computes in the other tool what the backbone computes here."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,11 @@ def test_what_a_tool_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"has no {architecture}; onnx takes any"):
         exported(tmp_path, architecture, form)
+
+
+def test_without_onnx_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UsageError, match=r"needs onnx: install moco-transfer\[export\]"):
+        exported(tmp_path, "resnet_digits", "onnx")
