@@ -1,3 +1,3 @@
-"""Stages: supervised classification, end to end (Appendices A.6, A.7) and linear (Sec. 4.1)."""
+"""Stages: classification end to end (A.6, A.7), linear (Sec. 4.1), and of stored features."""
 
-STAGES = ("imagenet", "inaturalist", "linear")
+STAGES = ("features", "imagenet", "inaturalist", "linear", "probe")

@@ -1,14 +1,14 @@
 """What the three classification stages share: their options and their ports."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, PositiveInt
 
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port
-from components.training.config import TrainingConfig
+from components.training.config import Percent, SupervisedConfig
 from components.vision.config import (
     AugmentationConfig,
     EvaluationConfig,
@@ -21,7 +21,7 @@ DatasetName = Annotated[str, AfterValidator(of_kind("classification"))]
 """Of images with classes: `moco data list` names them."""
 
 
-class ClassificationConfig(TrainingConfig):
+class ClassificationConfig(SupervisedConfig):
     """Training of a classifier on a backbone; each stage adds what the paper says of it.
 
     The number of classes is the data's, and the architecture is the backbone's.
@@ -38,6 +38,9 @@ class ClassificationConfig(TrainingConfig):
 
     dataset: DatasetName = "imagenet"
     """Which data set is learned and measured on, by its layout."""
+    held_out: Percent | None = None
+    """Where the data has no validation split, percent of each class that are held out as one, the
+    same for all trainings; null refuses such data."""
     epochs: PositiveInt = 100
     """Passes over the training images."""
     evaluate_every: PositiveInt = 1
@@ -53,14 +56,29 @@ class ClassificationConfig(TrainingConfig):
         """Return the layout of the data."""
         return {"data": find_dataset(self.dataset, "classification").name}
 
-    def gpu_hours(self, gpus: Gpus = V100S) -> float:
-        """Estimate the hours of GPUs that the paper's data set takes.
+    def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
+        """Estimate the hours of GPUs that the paper's data set takes, or the images counted.
 
         The basis is a rate of ours where one was measured, else `v100_rate`, which this GPU
         is known for; evaluations and a loader that cannot keep up come on top.
         """
+        if self.length_of is not None:
+            return self.fit(self.counted).gpu_hours(gpus) if self.counted else None
         rate = gpus.per_second(self.work, self.batch_size) or self.v100_rate
-        return self.epochs * self.paper_images / rate / 3600
+        return self.epochs * (self.counted or self.paper_images) / rate / 3600
+
+    @property
+    def length(self) -> str:
+        """How long training is, in words."""
+        return f"{self.epochs:,} epochs, {self.batch_size} images a step"
+
+    def _longer(self, factor: float) -> dict[str, Any]:
+        """Return the epochs of so many times the steps, of as many images as the factor squared.
+
+        Few images have many epochs, of which at most twenty are evaluated.
+        """
+        epochs = max(1, round(self.epochs / factor))
+        return {"epochs": epochs, "evaluate_every": max(self.evaluate_every, epochs // 20)}
 
     def shrink(self, *, epochs: int, lr_batch: int) -> Self:
         """Derive the experiment for the digits world; rate, schedule and optimiser stay.
@@ -87,7 +105,7 @@ class ClassificationConfig(TrainingConfig):
 
 
 INPUTS: Mapping[str, Port] = {
-    "data": Port("Dataset", "labelled images, the training and the validation split"),
+    "data": Port("Dataset", "labelled images, the training and the validation split", foreign=True),
     "backbone": Port("Model", "convert's artifact; from source `random` to train from scratch"),
 }
 OUTPUTS: Mapping[str, Port] = {

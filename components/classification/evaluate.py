@@ -1,7 +1,7 @@
 """Evaluation of a classifier: accuracy, results of each class, and every single prediction."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from components.core.metrics import write_per_class
 from components.training import distributed
 from components.vision.config import EvaluationConfig
 from components.vision.device import finish_views
-from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader
 
 TOP = 5
@@ -104,12 +103,21 @@ class Evaluator:
             yield batch.indices, batch.labels, classes, probabilities, losses
 
 
-def write_predictions(folder: Path, predictions: Predictions, images: ImageSet) -> None:
+def write_predictions(
+    folder: Path, predictions: Predictions, classes: Sequence[str], images: Sequence[str]
+) -> None:
     """Write `per_class.json` and `predictions.jsonl` into a metrics artifact.
 
     The former lists all classes in the order of their indices, which the latter uses.
+
+    Args:
+        folder: The artifact's.
+        predictions: To write.
+        classes: Names of the classes.
+        images: What the data set calls each image of it.
     """
-    write_per_class(folder, _per_class(predictions, images.classes))
+    columns = {"right": predictions.right(1), "right5": predictions.right(TOP)}
+    write_per_class(folder, per_class(predictions.labels, columns, classes))
     rows = zip(
         predictions.indices.tolist(),
         predictions.labels.tolist(),
@@ -118,30 +126,41 @@ def write_predictions(folder: Path, predictions: Predictions, images: ImageSet) 
         strict=True,
     )
     with (folder / PREDICTIONS).open("w", encoding="utf-8") as file:
-        for index, label, classes, probabilities in rows:
+        for index, label, best, probabilities in rows:
             row = {
-                "image": images.image_id(index),
+                "image": images[index],
                 "label": label,
-                "classes": classes,
+                "classes": best,
                 "probabilities": [round(probability, 5) for probability in probabilities],
             }
             file.write(json.dumps(row) + "\n")
 
 
-def _per_class(predictions: Predictions, names: tuple[str, ...]) -> Iterator[dict[str, JsonValue]]:
-    def count(labels: Tensor) -> list[int]:
-        return torch.bincount(labels, minlength=len(names)).tolist()
+def per_class(
+    labels: Tensor, right: Mapping[str, Tensor], classes: Sequence[str]
+) -> Iterator[dict[str, JsonValue]]:
+    """Yield a row of `per_class.json` for each class.
 
-    labels = predictions.labels
-    columns = (labels, labels[predictions.right(1)], labels[predictions.right(TOP)])
-    for name, images, right1, right5 in zip(names, *map(count, columns), strict=True):
-        yield {
+    Args:
+        labels: True classes of the images, (N,).
+        right: Whether an image was classified rightly, (N,): `right`, and maybe `right5`.
+        classes: Names of the classes.
+    """
+
+    def count(labels: Tensor) -> list[int]:
+        return torch.bincount(labels, minlength=len(classes)).tolist()
+
+    counts = {name: count(labels[of_class]) for name, of_class in right.items()}
+    for label, (name, images) in enumerate(zip(classes, count(labels), strict=True)):
+        row: dict[str, JsonValue] = {
             "class": name,
             "images": images,
-            "right": right1,
-            "top1": 100 * right1 / images if images else None,
-            "top5": 100 * right5 / images if images else None,
+            "right": counts["right"][label],
         }
+        for column, top in (("right", "top1"), ("right5", "top5")):
+            if column in counts:
+                row[top] = 100 * counts[column][label] / images if images else None
+        yield row
 
 
 def _percent(right: Tensor) -> float:

@@ -1,13 +1,18 @@
 """A backbone with a linear classifier on its pooled features."""
 
+import math
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.core.errors import ConfigError
 from components.training.learner import Batch, Losses
-from components.vision.backbones import Backbone
+from components.vision.backbones import Backbone, read_card
+from components.vision.config import AugmentationConfig, EvaluationConfig
 
 
 class Classifier(nn.Module):
@@ -66,6 +71,28 @@ def moved_tensors(backbone: nn.Module, original: nn.Module) -> list[str]:
     before = original.state_dict()
     after = backbone.state_dict()
     return [name for name in before if _bits(after[name]) != _bits(before[name])]
+
+
+def check_normalisation(backbone: Path, **views: AugmentationConfig | EvaluationConfig) -> None:
+    """Refuse to show a backbone images on another scale than it was trained on.
+
+    Args:
+        backbone: The artifact of the `convert` stage.
+        **views: How images are shown, by the config's field.
+
+    Raises:
+        ConfigError: with the values to set.
+    """
+    card = read_card(backbone)
+    for name, view in views.items():
+        for field in ("mean", "std"):
+            wanted = tuple(round(value / 255, 6) for value in getattr(card, field))
+            given = getattr(view, field)
+            if not all(map(partial(math.isclose, abs_tol=1e-4), given, wanted)):
+                raise ConfigError(
+                    f"{name}.{field} is {given}, but the backbone {backbone} was trained with "
+                    f"{wanted}; set it to that"
+                )
 
 
 def _bits(tensor: Tensor) -> bytes:

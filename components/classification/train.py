@@ -1,6 +1,5 @@
 """The work of the classification stages."""
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,20 @@ from pydantic import JsonValue
 
 from components.classification.config import ClassificationConfig
 from components.classification.evaluate import Evaluator, Predictions, write_predictions
-from components.classification.model import Classifier, moved_tensors
-from components.core.errors import ConfigError, MocoError
+from components.classification.model import Classifier, check_normalisation, moved_tensors
+from components.core.errors import MocoError
 from components.core.log import get_logger
 from components.core.metrics import Metrics, write_metrics
 from components.core.stage import Job
 from components.datasets.loading import image_reader
+from components.datasets.shares import labelled
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
 from components.training.learner import Batch, Learner
 from components.training.loop import train
 from components.training.machine import check_machine
-from components.vision.backbones import load_backbone, read_card, write_encoder
+from components.vision.backbones import load_backbone, write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.config import AugmentationConfig, EvaluationConfig
 from components.vision.device import finish_views
@@ -37,7 +37,11 @@ CURVES = ("loss", "training_top1", "top1", "top5", "validation_loss")
 def run(job: Job[ClassificationConfig]) -> None:
     """Train a classifier, in as many processes as there are GPUs."""
     check_machine(job.config)
-    _check_normalisation(job.config, job.input("backbone"))
+    check_normalisation(
+        job.input("backbone"),
+        augmentation=job.config.augmentation,
+        evaluation=job.config.evaluation,
+    )
     job.facts.update(distributed.launch(job.config.processes, classify, job))
 
 
@@ -52,7 +56,10 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
         MocoError: if a frozen backbone has moved.
     """
     config, metrics = job.config, job.output("metrics")
-    training, validation = image_reader(config.dataset).read_both(job.input("data"))
+    reader, data = image_reader(config.dataset), job.input("data")
+    training, validation = reader.read_or_divide(data, config.held_out)
+    training = labelled(training, config.labels, config.seed)
+    config = config.fit(len(training))
     classifier = _build(config, job.input("backbone"), len(training.classes))
     loader = _loader(training, config.augmentation, config)
     evaluator = Evaluator(_loader(validation, config.evaluation, config), config.evaluation)
@@ -80,6 +87,7 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
     details: dict[str, Any] = {
         "classes": len(training.classes),
         "training_images": len(training),
+        "epochs": config.epochs,
         "validation_images": len(validation),
         "evaluated_images": len(predictions.labels),
         "corrupt_images": corrupt_images(loader),
@@ -88,7 +96,8 @@ def classify(job: Job[ClassificationConfig]) -> dict[str, Any]:
     }
     if distributed.rank() == 0:
         _write_model(classifier, config, job.output("model"))
-        write_predictions(metrics, predictions, validation)
+        names = [validation.image_id(index) for index in range(len(validation))]
+        write_predictions(metrics, predictions, validation.classes, names)
         write_metrics(metrics, _metrics(trained.history, predictions, details))
     return facts | {
         name: len(details[name]) for name in ("corrupt_images", "corrupt_validation_images")
@@ -115,21 +124,6 @@ def check_unmoved(classifier: Classifier, backbone: Path) -> int:
         )
     log.info("encoder unmoved", tensors=count)
     return count
-
-
-def _check_normalisation(config: ClassificationConfig, backbone: Path) -> None:
-    """Refuse to show a backbone images on another scale than it was trained on."""
-    card = read_card(backbone)
-    for name in ("augmentation", "evaluation"):
-        views = getattr(config, name)
-        for field in ("mean", "std"):
-            wanted = tuple(round(value / 255, 6) for value in getattr(card, field))
-            given = getattr(views, field)
-            if not all(map(partial(math.isclose, abs_tol=1e-4), given, wanted)):
-                raise ConfigError(
-                    f"{name}.{field} is {given}, but the backbone {backbone} was trained with "
-                    f"{wanted}; set it to that"
-                )
 
 
 def _build(config: ClassificationConfig, backbone: Path, classes: int) -> Classifier:

@@ -360,6 +360,9 @@ def _described(shapes: Mapping[str, Shape]) -> str:
         for name, resnet in RESNETS.items()
         if (resnet.blocks, resnet.bottleneck) == (blocks, bottleneck)
     ]
+    absent = [f"res{stage} (layer{stage - 1})" for stage, n in enumerate(blocks, 2) if not n]
+    if absent:
+        return f"a ResNet without {' and '.join(absent)}, from which every head takes features,"
     if not alike:
         return f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks"
     nearest = max(alike, key=lambda name: _likeness(shapes, name))

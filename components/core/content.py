@@ -20,7 +20,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 # Annotation files, VOC's lists, and the pictures whose pixels are labels.
 _LABELS = re.compile(
     r"\.(jsonl?|xml|csv|tsv|mat|pkl|np[yz])$|(^|/)ImageSets/.*\.txt$"
-    r"|(^|/)(SegmentationClass|gtFine|annotations)[^/]*/.*\.png$",
+    r"|(^|/)(SegmentationClass|gtFine|annotations|masks)[^/]*/.*\.png$|(^|/)classes\.txt$",
     re.IGNORECASE,
 )
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # what archives and network disks leave beside the data

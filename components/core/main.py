@@ -161,17 +161,19 @@ def _verified(
         if not path.exists():
             raise DataError(f"input {name}: {where} does not exist")
         called = path.name
-        if port.foreign and path.is_dir():
+        if port.foreign and port.kind == "Model" and path.is_dir():
             paths[name] = path = _told_of(where, weights_in, path)
         if mounted:
             lineages[name] = Lineage(origin="mount", name=str(path))
         elif path.is_file():
-            if not port.foreign:
+            if not port.foreign or port.kind == "Dataset":
                 raise DataError(f"input {name}: {where} is a file; it must be an artifact's folder")
             size = path.stat().st_size
             lineages[name] = Lineage(
                 origin="file", name=called, digest=file_sha256(path), file_count=1, size=size
             )
+        elif port.takes_plain(path):
+            lineages[name] = Lineage(origin="mount", name=called)
         else:
             manifest = _told_of(where, verify, path)
             if manifest.kind != port.kind:

@@ -21,7 +21,7 @@ import components
 from components.core.config import C, Config, nearest, read_config
 from components.core.errors import UsageError
 from components.core.kind import ArtifactKind
-from components.core.manifest import Manifest
+from components.core.manifest import MANIFEST, UNFINISHED, Manifest
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -35,8 +35,8 @@ class Port:
         description: One line for the help.
         optional: An input that may be left out.
         many: An input that takes any number of artifacts, each under a key of its own.
-        foreign: An input that may also be a single file from elsewhere, without a manifest, or
-            a folder of Hugging Face, which stands for its weights.
+        foreign: An input that may also come from elsewhere, without a manifest: a single file, or
+            a folder of Hugging Face, which stands for its weights; for a data set any folder.
     """
 
     kind: ArtifactKind
@@ -44,6 +44,11 @@ class Port:
     optional: bool = False
     many: bool = False
     foreign: bool = False
+
+    def takes_plain(self, path: Path) -> bool:
+        """Say whether it takes a folder as it is: a data set that no stage made or began to."""
+        made = any((path / name).exists() for name in (MANIFEST, UNFINISHED))
+        return self.foreign and self.kind == "Dataset" and path.is_dir() and not made
 
 
 @dataclass(frozen=True)

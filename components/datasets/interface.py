@@ -21,6 +21,7 @@ from components.datasets.instances import InstanceSet, Mirroring
 from components.datasets.labels import check_labels
 from components.datasets.parts import Part, compare_parts
 from components.datasets.semantic import SemanticSet, palette
+from components.datasets.shares import hold_out, only
 from components.evaluation.figures import Figures, refuse
 from components.evaluation.semantic import Confusion, Labels, read_label_map, write_label_map
 from components.vision.image_sets import ImageSet
@@ -143,6 +144,30 @@ class DatasetReader(ABC, Generic[Images]):
 
 class ImageReader(DatasetReader[ImageSet]):
     """Images for pre-training, and with classes for classification."""
+
+    def undivided(self, root: Path) -> str | None:
+        """Name the only split of data without validation, for `read`; None if it has one.
+
+        It is asked only where a validation split may be drawn.
+        """
+        return None
+
+    def read_or_divide(self, root: Path, held_out: float | None) -> tuple[ImageSet, ImageSet]:
+        """Read training and validation; where there is only one split, hold some of it out.
+
+        Args:
+            root: The data set's folder.
+            held_out: Percent of each class; None refuses data without validation.
+
+        Raises:
+            DataError: if one has a fault, or they do not fit together.
+        """
+        whole = None if held_out is None else self.undivided(root)
+        if held_out is None or whole is None:
+            return self.read_both(root)
+        images = self.read(root, whole)
+        held = hold_out(images.labels, held_out)
+        return only(images, np.flatnonzero(~held)), only(images, np.flatnonzero(held))
 
     def part(self, split: str, images: ImageSet) -> Part:
         """Return a split's classes and files."""

@@ -18,7 +18,7 @@ from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port, Resources
 from components.detection.libraries import INSTALL, Library, packages, resolve
 from components.detection.model import Fraction, ModelConfig, RpnConfig
-from components.training.config import Schedule, TrainingConfig
+from components.training.config import Schedule, SupervisedConfig, longer
 from components.vision.config import LoaderConfig, Probability
 
 DatasetName = Annotated[str, AfterValidator(of_kind("detection"))]
@@ -32,7 +32,7 @@ SYNC_BN = 0.345 / 0.261
 """What synchronised batch norm costs, by detectron2's Mask R-CNN R50-FPN with and without."""
 
 
-class DetectionConfig(TrainingConfig):
+class DetectionConfig(SupervisedConfig):
     """Fine-tuning of a detector; a stage adds its data, its model and its schedule.
 
     The defaults are those of all the released detection configs. The number of classes is
@@ -102,12 +102,14 @@ body's geometry are not at hand."""
         way = f"{INSTALL}; torchvision's models are there with library torchvision"
         return dict.fromkeys(packages(resolve(self.library, self.model), self.model), way)
 
-    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+    def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
         """Estimate the hours of GPUs that training takes; evaluation comes on top.
 
         The basis is what detectron2 publishes of the nearest model on 8 V100s. Where Mask R-CNN
         was measured, a model takes as much more or less than it as it does there.
         """
+        if self.length_of is not None:
+            return self.fit(self.counted).gpu_hours(gpus) if self.counted else None
         tuned = self.model.backbone_norm == "tuned" or self.model.neck_norm
         seconds = self.v100_seconds[self.model.kind] * (SYNC_BN if tuned else 1)
         work: Work = "fpn" if self.model.kind == "fpn" else "c4"
@@ -116,6 +118,14 @@ body's geometry are not at hand."""
             seconds *= (self.lr_batch / rate / PUBLISHED_GPUS) / of_mask_rcnn
         hours = self.iterations * seconds * PUBLISHED_GPUS / 3600
         return hours * self.batch_size / self.lr_batch
+
+    @property
+    def length(self) -> str:
+        """How long training is, in words."""
+        return f"{self.iterations:,} steps of {self.batch_size} images"
+
+    def _longer(self, factor: float) -> dict[str, Any]:
+        return longer(self.iterations, self.schedule, factor)
 
     def shrink(self, *, model: Mapping[str, Any] | None = None, **changes: Any) -> Self:
         """Derive the experiment for the digits world, whose pictures have 96 pixels.
@@ -174,7 +184,9 @@ MINIATURE: Mapping[str, Any] = {
 """Sizes of a model for pictures of 96 pixels, shown smaller still."""
 
 INPUTS: Mapping[str, Port] = {
-    "data": Port("Dataset", "images and annotations, the training and the validation split"),
+    "data": Port(
+        "Dataset", "images and annotations, the training and the validation split", foreign=True
+    ),
     "backbone": Port("Model", "convert's artifact; from source `random` to train from scratch"),
 }
 OUTPUTS: Mapping[str, Port] = {

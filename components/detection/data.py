@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -183,7 +184,10 @@ class TestData(Dataset[DetectionBatch]):
 
 
 def training_loader(
-    images: InstanceSet, config: DetectionConfig, root: Path
+    images: InstanceSet,
+    config: DetectionConfig,
+    root: Path,
+    kept: npt.NDArray[np.int64] | None = None,
 ) -> BatchLoader[DetectionBatch]:
     """Make this rank's loader of training batches: the same ones for any number of processes.
 
@@ -191,12 +195,14 @@ def training_loader(
         images: The whole set.
         config: The stage's.
         root: The data set's folder, for DensePose's geometry.
+        kept: Images to learn from, ascending; by default all that show something to learn.
 
     Raises:
         DataError: if there is nothing to learn from, or DensePose's geometry is missing.
         ConfigError: if the images do not fill a batch, or ranks cannot share one.
     """
-    kept = learnable(detection_reader(config.dataset), images)
+    if kept is None:
+        kept = learnable(detection_reader(config.dataset), images)
     heights, widths = images.sizes[kept].T
     order = ImageOrder(
         repeat_factors(images, kept, config.repeat_threshold),

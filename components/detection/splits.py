@@ -7,6 +7,7 @@ from components.core.errors import DataError
 from components.datasets.findings import TOLERATED
 from components.datasets.instances import InstanceSet
 from components.datasets.interface import DetectionReader
+from components.datasets.shares import ALL, share_of_images
 from components.vision.formats import Split
 
 
@@ -27,19 +28,30 @@ def need_masks(images: InstanceSet, split: Split) -> None:
         )
 
 
-def learnable(reader: DetectionReader, images: InstanceSet) -> npt.NDArray[np.int64]:
+def learnable(
+    reader: DetectionReader, images: InstanceSet, percent: float = ALL, seed: int = 0
+) -> npt.NDArray[np.int64]:
     """Return the images that something can be learned from, as detectron2 chooses them.
 
+    Args:
+        reader: The data set's.
+        images: The training split.
+        percent: How many of a hundred of these images are taken.
+        seed: Of the draw.
+
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or fewer than classes.
     """
     owners = np.repeat(np.arange(len(images)), np.diff(images.starts))
-    kept = np.unique(owners[reader.instructive(images)])
+    told = reader.instructive(images)
+    kept = np.unique(owners[told])
     if not len(kept):
         raise DataError(
             f"{images.root}: none of {len(images)} training images shows an instance to learn from"
         )
-    return kept.astype(np.int64)
+    if percent == ALL:
+        return kept.astype(np.int64)
+    return share_of_images(owners[told], images.labels[told], percent, seed, str(images.root))
 
 
 def repeat_factors(

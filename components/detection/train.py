@@ -24,7 +24,7 @@ from components.detection.libraries import Library, resolve, told
 from components.detection.libraries.building import build_detector
 from components.detection.pictures import draw_predictions
 from components.detection.predict import Predicted, predict
-from components.detection.splits import need_masks
+from components.detection.splits import learnable, need_masks
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images
@@ -54,13 +54,16 @@ def detect(job: Job[DetectionConfig], library: Library) -> dict[str, Any]:
     """
     config, data, backbone = job.config, job.input("data"), job.input("backbone")
     metrics, predictions = job.output("metrics"), job.output("predictions")
-    training, validation = detection_reader(config.dataset).read_both(data)
+    reader = detection_reader(config.dataset)
+    training, validation = reader.read_both(data)
     if config.model.masks:
         need_masks(training, "train")
         need_masks(validation, "val")
     # Made first: after days of training is too late to learn that nothing can be measured.
     results = results_of(config, data, validation)
-    batches = partial(training_loader, training, config, data)
+    kept = learnable(reader, training, config.labels, config.seed)
+    config = config.fit(len(kept))
+    batches = partial(training_loader, training, config, data, kept)
     loader = batches()
     detector = _build(config, library, backbone, training)
     trained = train(

@@ -58,7 +58,7 @@ class Published(Config):
 
 
 class Table(Config):
-    """A table of the paper as data: what is printed, and what to measure."""
+    """A table as data: what is to be measured, and what the paper prints where it has the table."""
 
     key: Key
     title: str
@@ -72,6 +72,8 @@ class Table(Config):
     published: tuple[Published, ...] = ()
     trials: PositiveInt = 1
     """How many runs with seeds of their own the paper averages."""
+    compared: Literal["counterpart", "pairs"] = "counterpart"
+    """Whether a row is told apart from its counterpart, or from every other row."""
     command: str
     """Fills a cell; `{row}`, `{column}` and `{trials}` are replaced."""
     notes: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class Table(Config):
 
     def counterpart(self, row: Row) -> str | None:
         """Return the key of the row that a row's gap is measured against."""
-        if row.counterpart or row.key == "supervised":
+        if row.counterpart or row.key == "supervised" or self.compared == "pairs":
             return row.counterpart
         return "supervised" if any(known.key == "supervised" for known in self.rows) else None
 

@@ -26,6 +26,12 @@ MINIATURE = (
     "the order of the rows."
 )
 
+MINIATURE_OF_OWN = (
+    "This is the miniature: the same plan as at full scale, on small scenes of real handwritten "
+    "digits and with small backbones. It shows what a report looks like; its numbers say nothing "
+    "of encoders and images of other sizes."
+)
+
 MIXED = (
     "Not comparable: these numbers come from different model libraries. A difference between two "
     "of them may be one between the libraries."
@@ -115,6 +121,7 @@ def _environment() -> Environment:
 
 def _context(report: Report) -> dict[str, Any]:
     measures = _measures(report)
+    printed = not report.tables or any(table.printed for table in report.tables)
     artifacts = sorted(
         report.artifacts.items(),
         key=lambda item: (item[1].name, measures.get(item[0], ""), item[0]),
@@ -125,7 +132,8 @@ def _context(report: Report) -> dict[str, Any]:
         "measures": measures,
         "legend": list(_legend(report)),
         "compared": _compared(report),
-        "miniature": MINIATURE,
+        "miniature": MINIATURE if printed else MINIATURE_OF_OWN,
+        "printed": printed,
         "mixed": MIXED,
         "different_sizes": DIFFERENT_SIZES,
     }

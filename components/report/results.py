@@ -132,13 +132,19 @@ class Comparison(_Record):
         """The verdict as a sentence."""
         size = fixed(abs(self.difference), self.decimals)
         interval = fixed(self.interval, self.decimals)
-        if self.told_apart:
-            better = "better" if self.difference > 0 else "worse"
+        better = "better" if self.difference > 0 else "worse"
+        if self.told_apart and not self.interval:
+            seeds = f"the same in {count(self.trials, 'trial')}, which draw nothing"
+            verdict = (
+                f"{self.row} is {better} than {self.against} by {size} ({self.metric}, {seeds})"
+            )
+        elif self.told_apart:
             verdict = f"{self.row} is {better} than {self.against} by {size} ± {interval}"
         else:
             gap = signed(self.difference, self.decimals)
             verdict = f"{self.row} and {self.against} cannot be told apart: {gap} ± {interval}"
-        told = f"{verdict} ({self.metric}, 95 %, {count(self.trials, 'trial')})"
+        chance = f" ({self.metric}, 95 %, {count(self.trials, 'trial')})"
+        told = verdict if self.told_apart and not self.interval else f"{verdict}{chance}"
         if self.published is None:
             return told
         printed = signed(self.published, self.decimals)
@@ -257,6 +263,12 @@ class TableResult(_Record):
         rows = [row for row in self.rows if row.unobtainable is None]
         rows = [row for row in rows if not row.on_request or any(c.trials for c in row.cells)]
         return sum(cell.wanted for row in rows for cell in row.cells)
+
+    @property
+    def printed(self) -> bool:
+        """Whether any of its numbers is published."""
+        cells = (cell for row in self.rows for cell in row.cells)
+        return any(value.published is not None for cell in cells for value in cell.values)
 
     @property
     def libraries(self) -> dict[str, tuple[str, ...]]:

@@ -33,6 +33,9 @@ from components.report.results import (
 
 CONVERTED = "convert.backbone"  # the output that says what the backbone is
 DIGEST_CHARACTERS = 16  # of an artifact's key
+ONE_TRIAL = (
+    "Whether two rows differ by more than chance takes two trials of both, or more: --trials 5."
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ def _table(
 ) -> TableResult:
     rows = tuple(_row(table, row, evidence, comparable) for row in table.rows)
     rows = tuple(_with_gaps(row, {reference.key: reference for reference in rows}) for row in rows)
+    rows = tuple(row for row in rows if not _is_idle(row))
+    comparisons = tuple(_comparisons(table, rows, comparable))
+    once = table.compared == "pairs" and not comparisons
     return TableResult(
         key=table.key,
         title=table.title,
@@ -93,10 +99,17 @@ def _table(
         metrics=table.metrics,
         rows=rows,
         orders=() if comparable else tuple(_orders(table, rows)),
-        comparisons=tuple(_comparisons(table, rows, comparable)),
-        notes=table.notes,
+        comparisons=comparisons,
+        notes=(ONE_TRIAL, *table.notes) if once else table.notes,
         **illustrate(table, rows, measured),
     )
+
+
+def _is_idle(row: RowResult) -> bool:
+    """Say whether a row is there on request, and neither measured nor published."""
+    empty = all(cell.state == "empty" for cell in row.cells)
+    printed = (value.published for cell in row.cells for value in cell.values)
+    return row.on_request and empty and all(value is None for value in printed)
 
 
 def _row(
@@ -295,14 +308,10 @@ def _orders(table: Table, rows: Sequence[RowResult]) -> Iterable[RowOrder]:
 
 
 def _comparisons(table: Table, rows: Sequence[RowResult], comparable: bool) -> Iterable[Comparison]:
-    """Compare each row with its counterpart, where both have two trials of the same numbers."""
+    """Compare rows two by two, where both have two trials of the same numbers."""
     metric = table.metrics[0]
-    by_key = {row.key: row for row in rows}
     for index, column in enumerate(table.columns):
-        for row in rows:
-            against = by_key.get(row.counterpart or "")
-            if against is None:
-                continue
+        for row, against in _compared(table, rows):
             ours, theirs = (
                 {trial.number: trial.values.get(metric.key) for trial in one.cells[index].trials}
                 for one in (row, against)
@@ -316,17 +325,29 @@ def _comparisons(table: Table, rows: Sequence[RowResult], comparable: bool) -> I
             if count < 2:
                 continue
             error = statistics.stdev(differences) / math.sqrt(count)
+            difference = statistics.fmean(differences)
+            if table.compared == "pairs" and difference < 0:  # the better one is named first
+                row, against, difference = against, row, -difference  # noqa: PLW2901
             yield Comparison(
                 column=column.name,
                 row=row.name,
                 against=against.name,
                 metric=metric.name,
                 decimals=metric.decimals,
-                difference=round(statistics.fmean(differences), 6),
+                difference=round(difference, 6),
                 interval=round(float(stdtrit(count - 1, 0.975)) * error, 6),
                 trials=count,
                 published=row.cells[index].values[0].published_gap if comparable else None,
             )
+
+
+def _compared(table: Table, rows: Sequence[RowResult]) -> Iterable[tuple[RowResult, RowResult]]:
+    """Yield the pairs of rows that are told apart: each with its counterpart, or all."""
+    if table.compared == "pairs":
+        yield from itertools.combinations(rows, 2)
+    else:
+        by_key = {row.key: row for row in rows}
+        yield from ((row, by_key[row.counterpart]) for row in rows if row.counterpart)
 
 
 def _ordered(values: Sequence[tuple[str, float]], decimals: int) -> str:

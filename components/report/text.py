@@ -65,7 +65,10 @@ def _table(table: TableResult, comparable: bool) -> Iterator[RenderableType]:
         grid.add_column(overflow="fold")
     if len(table.metrics) > 1:
         grid.add_column(overflow="fold")
-    for heading in ("published", "measured", *(("difference",) if comparable else ()), "trials"):
+    headings = ["measured", "trials"]
+    if table.printed:
+        headings = ["published", "measured", *(["difference"] if comparable else []), "trials"]
+    for heading in headings:
         grid.add_column(heading, justify="right", overflow="fold", min_width=len(heading))
     for line in _lines(table, comparable):
         grid.add_row(*line)
@@ -91,7 +94,8 @@ def _lines(table: TableResult, comparable: bool) -> Iterator[list[Text]]:
                 line = [Text(row.name if first else "")]
                 line += [Text(column.name if first else "")] if len(table.columns) > 1 else []
                 line += [Text(metric.name)] if len(table.metrics) > 1 else []
-                line += _numbers(row, cell, value, comparable)
+                numbers = _numbers(row, cell, value, comparable)
+                line += numbers if table.printed else numbers[1:2]
                 line += [_trials(cell) if first else Text()]
                 yield line
 

@@ -1,7 +1,7 @@
 """Stage: semantic segmentation by an FCN (Appendix A.5)."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -9,7 +9,7 @@ from components.core.config import Incidental
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
-from components.training.config import Schedule, TrainingConfig
+from components.training.config import Schedule, SupervisedConfig, longer
 from components.vision.config import LoaderConfig, Probability
 
 DatasetName = Annotated[str, AfterValidator(of_kind("segmentation"))]
@@ -17,7 +17,7 @@ DatasetName = Annotated[str, AfterValidator(of_kind("segmentation"))]
 of them, such as VOC's, stands for it."""
 
 
-class SegmentationConfig(TrainingConfig):
+class SegmentationConfig(SupervisedConfig):
     """FCN fine-tuning (Appendix A.5); the defaults are for VOC.
 
     Images are normalised as the backbone wants it, and classes are the data's.
@@ -86,10 +86,20 @@ class SegmentationConfig(TrainingConfig):
         """Return the layout of the data."""
         return {"data": find_dataset(self.dataset, "segmentation").name}
 
-    def gpu_hours(self, gpus: Gpus = V100S) -> float:
+    def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
         """Estimate the hours of GPUs at full scale, by a measured rate or `v100_rate`."""
+        if self.length_of is not None:
+            return self.fit(self.counted).gpu_hours(gpus) if self.counted else None
         rate = gpus.per_second("segmentation", self.batch_size) or self.v100_rate
         return self.iterations * self.batch_size / (rate * (513 / self.crop) ** 2) / 3600
+
+    @property
+    def length(self) -> str:
+        """How long training is, in words."""
+        return f"{self.iterations:,} steps of {self.batch_size} images"
+
+    def _longer(self, factor: float) -> dict[str, Any]:
+        return longer(self.iterations, self.schedule, factor)
 
 
 def voc() -> SegmentationConfig:
@@ -102,7 +112,7 @@ def cityscapes() -> SegmentationConfig:
     return SegmentationConfig(dataset="cityscapes", iterations=90_000, lr=0.01, crop=769)
 
 
-DATA = Port("Dataset", "images with a class for every pixel, training and validation")
+DATA = Port("Dataset", "images with a class for every pixel, training and validation", foreign=True)
 METRICS = Port("Metrics", "mIoU, each class's IoU, and pictures of some predictions")
 
 STAGE = Stage(

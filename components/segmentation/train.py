@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from components.core.stage import Job
 from components.datasets.loading import segmentation_reader
+from components.datasets.shares import labelled_masks
 from components.segmentation import SegmentationConfig
 from components.segmentation.data import SegmentationBatch, crops, whole_images
 from components.segmentation.measure import follow, predict, write_measured, write_predictions
@@ -37,6 +38,8 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
     config = job.config
     reader = segmentation_reader(config.dataset)
     training, validation = reader.read_both(job.input("data"))
+    training = labelled_masks(training, config.labels, config.seed)
+    config = config.fit(len(training))
     fcn, card = _build(config, job.input("backbone"), training.classes)
     # After hours of training is too late to learn that there is nothing to measure on.
     for _ in whole_images(validation, config.loader).epoch():
@@ -71,6 +74,7 @@ def segment(job: Job[SegmentationConfig]) -> dict[str, Any]:
             split=reader.validation,
             history=trained.history,
             training_images=len(training),
+            iterations=config.iterations,
             corrupt_images=cast("list[JsonValue]", corrupt),
             **trained.told,
         )

@@ -88,7 +88,7 @@ def doctor(
         raise UsageError("--run names what goes into a bundle: give --bundle FILE.zip, too")
     named = find_run(run, runs_folder()) if run else None
     asked = open_backend(backend, Settings(cluster))
-    claims = pairs("--data", data, "NAME=CLAIM")
+    claims = options.data(pairs("--data", data, "NAME=CLAIM"))
     plan = options.plan(recipe, claims) if recipe else None
     checkup = Checkup(
         plan,

@@ -6,7 +6,7 @@ from typing import Any
 from components.report import Table
 from pipelines.cli.options import Json
 from pipelines.cli.output import print_json, say
-from pipelines.recipes import Options, Recipe, build_plan, load_recipe, recipe_names
+from pipelines.recipes import Recipe, build_plan, load_recipe, recipe_names
 from pipelines.tables import report_config
 from pipelines.words import number
 
@@ -41,7 +41,7 @@ def list_recipes(*, json: Json = False) -> None:
 
 
 def _tables(recipe: Recipe) -> tuple[Table, ...]:
-    return report_config(build_plan(recipe, Options())).tables
+    return report_config(build_plan(recipe, recipe.listed)).tables
 
 
 def _table_facts(table: Table) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """The options that every command with a RECIPE takes."""
 
+import importlib
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from components.core.errors import UsageError
+from components.core.dataset import Kind, find_dataset
+from components.core.errors import DataError, MocoError, UsageError
 from components.core.stage import stage_names
 from components.core.store import is_remote, local_path
 from components.vision.formats import count_training_images
 from pipelines.plan import Existing, Plan
-from pipelines.recipes import Options, Setting, build_plan, load_recipe
+from pipelines.recipes import DataColumn, Options, Setting, build_plan, load_recipe
+from pipelines.recipes.transfer import HELD_OUT, TRIALS, kind_of
 
 
 @Parameter(name="*")
@@ -57,16 +62,50 @@ class RecipeOptions:
         ),
     ] = ()
 
-    def plan(self, recipe: str, data: Mapping[str, str] | None = None) -> Plan:
+    columns_of_own: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--column",
+            help="NAME=LAYOUT:PLACE: a data set of your own, a table of `transfer`; PLACE is a "
+            "folder, on a cluster a claim, or s3://... Repeatable.",
+        ),
+    ] = ()
+    labels: Annotated[
+        str | None,
+        Parameter(help="Percents of the labels that `transfer` learns from: 1,10,100."),
+    ] = None
+
+    def data(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return where every mounted data set is, those of own columns too.
+
+        Args:
+            given: Those of `--data`.
+
+        Raises:
+            UsageError: if a column has the name of one of these.
+        """
+        places = dict(given)
+        for name, column in _columns(self.columns_of_own).items():
+            if name in given:
+                raise UsageError(f"--column {name}: --data {name} is of the same name; rename one")
+            if column.place and not is_remote(column.place) and self.scale != "digits":
+                places[name] = column.place
+        return places
+
+    def plan(
+        self, recipe: str, data: Mapping[str, str] | None = None, *, here: bool = False
+    ) -> Plan:
         """Build the plan of a recipe.
 
         Args:
             recipe: Its name.
             data: Where data sets are, by name: folders here, or claims of a cluster.
+            here: Whether they are folders of this machine, that own columns can be looked into.
 
         Raises:
             UsageError: if there is no such recipe or row, or an option is malformed.
             ConfigError: if a setting names no field or has a bad value.
+            DataError: if the data of an own column cannot be used.
         """
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials}: at least one trial")
@@ -80,7 +119,11 @@ class RecipeOptions:
             sizes=_sizes(data or {}) if self.scale == "fit" else {},
             existing=_checkpoints("--init", self.initialisations, "ROW=PATH"),
             own=_checkpoints("--row", self.own, "NAME=PATH"),
+            own_columns=_columns(self.columns_of_own),
+            labels=_percents(self.labels),
         )
+        if options.scale != "digits":
+            options = _looked_into(options, here=here)
         return build_plan(load_recipe(recipe), options)
 
 
@@ -162,6 +205,84 @@ def _checkpoints(option: str, values: Iterable[str], form: str) -> dict[str, Exi
     return {
         row: Existing(_absolute(uri), "Model") for row, uri in pairs(option, values, form).items()
     }
+
+
+def _columns(values: Iterable[str]) -> dict[str, DataColumn]:
+    """Read `NAME=LAYOUT:PLACE`; the miniature takes no place."""
+    columns = {}
+    for name, content in pairs("--column", values, "NAME=LAYOUT:PLACE").items():
+        layout, _, place = content.partition(":")
+        try:
+            find_dataset(layout)
+        except UsageError as error:
+            raise UsageError(f"--column {name}={content}: {error}") from None
+        columns[name] = DataColumn(layout, place or None)
+    return columns
+
+
+def _looked_into(options: Options, *, here: bool) -> Options:
+    """Count what own columns hold, as far as they can be looked into.
+
+    Raises:
+        UsageError: if a column has no place.
+        DataError: naming all columns whose data cannot be used.
+    """
+    columns, faults = {}, []
+    for name, column in options.own_columns.items():
+        if column.place is None:
+            raise UsageError(
+                f"--column {name}={column.layout}: say where it is, {name}={column.layout}:PLACE"
+            )
+        columns[name] = column
+        kind = kind_of(column.layout)
+        if here and kind and not is_remote(column.place):
+            try:
+                columns[name] = _counted(column, kind, options)
+            except MocoError as error:
+                faults.append(f"--column {name}={column.layout}:{column.place}: {error}")
+    if faults:
+        raise DataError("\n".join(faults))
+    return replace(options, own_columns=columns)
+
+
+def _counted(column: DataColumn, kind: Kind, options: Options) -> DataColumn:
+    assert column.place
+    path = Path(_absolute(column.place))
+    if not path.is_dir():
+        raise DataError("there is no such folder")
+    try:
+        # By name: to plan needs no numpy, and where there is none, nothing can be counted.
+        inspection = importlib.import_module("components.datasets.inspection")
+    except ModuleNotFoundError:
+        return column
+    found = inspection.inspect(
+        column.layout,
+        kind,
+        path,
+        labels=options.labels,
+        trials=options.trials or TRIALS,
+        held_out=HELD_OUT,
+    )
+    return replace(column, **vars(found))
+
+
+def _percents(text: str | None) -> tuple[float, ...]:
+    """Read `1,10,100`, ascending.
+
+    Raises:
+        UsageError: if one is no percent.
+    """
+    if text is None:
+        return Options().labels
+    percents = set()
+    for part in _names("--labels", text, "1,10,100") or ():
+        try:
+            percents.add(float(part.removesuffix("%")))
+        except ValueError:
+            percents.add(math.nan)
+        if not all(0 < percent <= 100 for percent in percents):
+            raise UsageError(f"--labels {part}: expected percents over 0 to 100, like 1,10,100")
+    return tuple(sorted(percents))
 
 
 def _setting(text: str) -> Setting:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from components.core.config import Config
+from components.training.config import SupervisedConfig
 from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
 from pipelines.backends.local.machine import this_machine
 from pipelines.backends.local.reuse import ReuseIndex
 from pipelines.backends.local.sources import find_sources
 from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, pairs
 from pipelines.cli.output import print_json, print_table, say
-from pipelines.plan import Plan
+from pipelines.plan import Existing, Mounted, Plan
 from pipelines.runs.folder import runs_folder
 from pipelines.tables import filled_cells, report_config
 from pipelines.words import duration, number, size
@@ -28,8 +30,8 @@ def plan(
     Nothing is started. Costs are those of earlier runs of the same stage at the
     same scale, or what a stage's config states.
     """
-    folders = pairs("--data", data, "NAME=FOLDER")
-    built = options.plan(recipe, folders)
+    folders = options.data(pairs("--data", data, "NAME=FOLDER"))
+    built = options.plan(recipe, folders, here=True)
     runs = runs_folder()
     machine = this_machine(jobs)
     sources = find_sources(built, folders, runs, complete=False)
@@ -87,6 +89,7 @@ def plan(
             f"{_total(sizes, size)} written."
         )
     _print_cells(built)
+    _print_lengths(built)
     missing = [name for name in built.mounts() if name not in folders]
     if missing:
         given = " ".join(f"--data {name}=FOLDER" for name in missing)
@@ -104,7 +107,37 @@ def _step_facts(plan: Plan, name: str, step_forecast: Forecast) -> dict[str, Any
         "gpu_hours": step_forecast.estimate.gpu_hours,
         "bytes": step_forecast.estimate.size,
         "basis": step_forecast.estimate.basis,
+        "length": _length(step.config),
     }
+
+
+def _length(config: Config) -> str | None:
+    """Say how long a training is whose length follows from its data; None of another."""
+    if not isinstance(config, SupervisedConfig) or config.length_of is None:
+        return None
+    if config.counted is None:
+        rule = f"{config.length} for {config.length_of:,} images"
+        return f"{rule}; for as many as there are, times the root of the ratio"
+    return f"{config.fit(config.counted).length}, of {config.counted:,} images"
+
+
+def _print_lengths(plan: Plan) -> None:
+    """Show how long trainings are whose length follows from their data."""
+    told: dict[tuple[str, str, str], int] = {}
+    for step in plan:
+        source, length = step.inputs.get("data"), _length(step.config)
+        if length and isinstance(source, Mounted | Existing):
+            data = source.name if isinstance(source, Mounted) else source.uri
+            key = (data, step.stage.name, length)
+            told[key] = told.get(key, 0) + 1
+    if told:
+        say()
+        print_table(
+            ["data", "stage", "trainings", "length, by the number of images"],
+            [[data, stage, str(count), length] for (data, stage, length), count in told.items()],
+            right=["trainings"],
+        )
+        say("Another for all rows: --set STAGE.length_of=null, and its epochs or iterations.")
 
 
 def _print_cells(plan: Plan) -> None:
@@ -113,7 +146,8 @@ def _print_cells(plan: Plan) -> None:
         keys = [key for key in cells if key.startswith(f"{table.key}__")]
         rows = [r.key for r in table.rows if any(k.split("__")[1] == r.key for k in keys)]
         if keys:
-            say(f"Fills {number(len(keys), 'cell')} of {table.section}: {', '.join(rows)}.")
+            where = table.section if table.published else table.title
+            say(f"Fills {number(len(keys), 'cell')} of {where}: {', '.join(rows)}.")
 
 
 def _hours(hours: float | None) -> str:

@@ -31,7 +31,7 @@ def run(
     newest run of the same plan did not finish, it is continued: failed steps are
     tried again, stopped ones go on from their last checkpoint.
     """
-    folders = pairs("--data", data, "NAME=FOLDER")
-    request = Request(options.plan(recipe, folders), folders, new=new)
+    folders = options.data(pairs("--data", data, "NAME=FOLDER"))
+    request = Request(options.plan(recipe, folders, here=True), folders, new=new)
     backend = open_backend("local", Settings(jobs=jobs))
     return conclude(backend.start(request, display_for(sys.stderr)))

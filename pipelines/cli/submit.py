@@ -65,7 +65,7 @@ def submit(
     What can be known to be wrong is refused first, as `moco doctor RECIPE` would say it; the
     command ends once the run has begun.
     """
-    claims = pairs("--data", data, "NAME=CLAIM")
+    claims = options.data(pairs("--data", data, "NAME=CLAIM"))
     plan = options.plan(recipe, claims)
     parameters = pairs("--parameter", parameter, "NAME=VALUE")
     place = open_backend(backend, Settings(cluster))

@@ -15,7 +15,7 @@ from components.core.errors import ConfigError, UsageError
 from components.core.search_path import further_folders
 from components.report import Table
 from pipelines.plan import Existing, NameTakenError, Plan
-from pipelines.tables import report_config
+from pipelines.tables import filled_cells, report_config
 
 __path__ += further_folders(__name__, __path__)
 
@@ -35,6 +35,27 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class DataColumn:
+    """A data set of one's own, from which a recipe makes a table.
+
+    Attributes:
+        layout: What `moco data list` calls it.
+        place: A folder, a claim of a cluster or a URL; None in miniature.
+        training: Images to learn from, where they could be counted, as all below.
+        validation: Images to measure on.
+        classes: How many.
+        drawn: Whether the validation images are held out of the only split.
+    """
+
+    layout: str
+    place: str | None = None
+    training: int | None = None
+    validation: int | None = None
+    classes: int | None = None
+    drawn: bool = False
+
+
+@dataclass(frozen=True)
 class Options:
     """What a user chooses of a recipe.
 
@@ -49,6 +70,8 @@ class Options:
         existing: Checkpoints that exist already, by row (`moco_in1m`): a file of the
             authors', torchvision's or timm's, or an artifact of ours.
         own: Checkpoints that become rows of their own, by what these are to be called.
+        own_columns: Data sets that become tables of their own, by what these are to be called.
+        labels: Percents of the training labels that those tables' cells learn from.
     """
 
     scale: ScaleName = "full"
@@ -60,6 +83,8 @@ class Options:
     sizes: Mapping[str, int] = field(default_factory=dict)
     existing: Mapping[str, Existing] = field(default_factory=dict)
     own: Mapping[str, Existing] = field(default_factory=dict)
+    own_columns: Mapping[str, DataColumn] = field(default_factory=dict)
+    labels: tuple[float, ...] = (100.0,)
 
     @property
     def checkpoints(self) -> Mapping[str, Existing]:
@@ -89,11 +114,15 @@ class Recipe:
         name: What `moco run NAME` takes.
         summary: One line for `moco list`.
         build: Returns the plan for the chosen options.
+        takes_columns: Whether data sets of one's own become tables of it.
+        listed: By which options its tables are listed.
     """
 
     name: str
     summary: str
     build: Callable[[Options], Plan]
+    takes_columns: bool = False
+    listed: Options = field(default_factory=Options)
 
 
 def recipe_names() -> list[str]:
@@ -124,7 +153,14 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
             or a config refuses it.
     """
     for name in options.own:
-        _check_name(name)
+        _check_name("--row", name)
+    for name in options.own_columns:
+        _check_name("--column", name)
+    if not recipe.takes_columns and (options.own_columns or options.labels != Options().labels):
+        raise UsageError(
+            f"--column and --labels are of transfer; the tables of {recipe.name} are the paper's: "
+            "moco run transfer compares encoders on data of your own"
+        )
     plan = _build(recipe, options)
     tables = report_config(plan).tables
     everything = report_config(_build(recipe, replace(options, columns=None))).tables
@@ -143,6 +179,11 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
                     f"{', '.join(sorted(set(names)))}"
                 )
     _check_checkpoints(recipe, options, tables)
+    if not filled_cells(plan):
+        raise UsageError(
+            f"{recipe.name} would measure nothing: --row NAME=FILE makes a row of a checkpoint, "
+            "--init ROW=FILE gives one for a row of the paper, --rows random,... names rows to make"
+        )
     targets = {step.name for step in plan} | {step.stage.name for step in plan}
     for setting in options.settings:
         if setting.target not in targets:
@@ -153,17 +194,18 @@ def build_plan(recipe: Recipe, options: Options) -> Plan:
     return plan
 
 
-def _check_name(name: str) -> None:
-    """Refuse what cannot be the name of a row: it becomes part of steps, folders and cells."""
+def _check_name(option: str, name: str) -> None:
+    """Refuse what cannot be the name of a row or column: it becomes part of steps and cells."""
+    kind = option.removeprefix("--")
     if not ROW.fullmatch(name):
         raise UsageError(
-            f"--row {name}: small letters, digits and underscores make the name of a row, each "
-            "underscore alone between two others"
+            f"{option} {name}: small letters, digits and underscores make the name of a {kind}, "
+            "each underscore alone between two others"
         )
     if len(name) > LONGEST_ROW:
         raise UsageError(
-            f"--row {name[:20]}...: a row's name has at most {LONGEST_ROW} characters, and this "
-            f"has {len(name)}; it becomes part of file names"
+            f"{option} {name[:20]}...: a {kind}'s name has at most {LONGEST_ROW} characters, and "
+            f"this has {len(name)}; it becomes part of file names"
         )
 
 
@@ -172,12 +214,14 @@ def _build(recipe: Recipe, options: Options) -> Plan:
     try:
         return recipe.build(options)
     except NameTakenError as taken:
-        rows = [name for name in options.own if name in taken.name]
-        if not rows:
+        given = [("--row", name) for name in options.own if name in taken.name]
+        given += [("--column", name) for name in options.own_columns if name in taken.name]
+        if not given:
             raise
+        option, name = max(given, key=lambda pair: len(pair[1]))
         raise UsageError(
-            f"--row {max(rows, key=len)}: two steps of the plan would be called {taken.name}; "
-            "give the row another name"
+            f"{option} {name}: two steps of the plan would be called {taken.name}; "
+            f"give the {option.removeprefix('--')} another name"
         ) from None
 
 

@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from components.pretrain import PretrainConfig
-from components.pretrain.knn import knn_predict
 from components.pretrain.mechanisms import build_mechanism
+from components.vision.neighbours import knn_predict
 from tests.benchmarks._timing import compare
 
 SIZE = 96  # pixels; the ratio hardly depends on it, the time does

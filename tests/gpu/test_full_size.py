@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.pretrain.knn import knn_predict
 from components.vision import kernels
 from components.vision.backbones import random_backbone
 from components.vision.config import AugmentationConfig, EvaluationConfig, moco_v1, moco_v2
 from components.vision.device import finish_views
+from components.vision.neighbours import knn_predict
 from components.vision.norm import use_sub_batches
 from tests.pretrain.test_shuffling import batch_of
 

@@ -28,15 +28,17 @@ ONCE = replace(EVERY_STAGE, settings=(*EVERY_STAGE.settings, *MEASURED_ONCE))
 LEFT_OUT = "\nIN_CODE_DIGEST = False"
 FINDERS = {"core/dataset.py", "datasets/__init__.py"}
 """What a stage that names no data set executes only to take its own digest."""
-EVALUATIONS: Mapping[str, Mapping[str, str]] = {
+FURTHER: Mapping[str, Mapping[str, str]] = {
     "detection.evaluate": {
         "data": "digits/coco",
         "model": "detection.coco/model",
         "backbone": "convert/backbone",
     },
     "segmentation.evaluate": {"data": "digits/voc", "model": "segmentation/model"},
+    "classification.features": {"data": "digits/imagenet", "backbone": "convert/backbone"},
+    "classification.probe": {"features": "classification.features/features"},
 }
-"""The stages that no recipe has, and what they read: STAGE/PORT."""
+"""The stages that the appendix does not have, and what they read: STAGE/PORT."""
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +66,11 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
                 inputs[port] = place
         done.add(step.stage.name)
         yield step.stage.name, command(step.stage, step.config.to_json(), inputs, folder)
-    for name, read in EVALUATIONS.items():
+    for name, read in FURTHER.items():
         places = {port: str(folder / place) for port, place in read.items()}
-        yield name, command(load_stage(name), '{"loader": {"workers": 0}}', places, folder)
+        stage = load_stage(name)
+        config = '{"loader": {"workers": 0}}' if "loader" in stage.config.model_fields else "{}"
+        yield name, command(stage, config, places, folder)
 
 
 def command(

@@ -11,6 +11,7 @@ from pipelines.plan import Existing, Mounted, Output, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
 from pipelines.tables import filled_cells, report_config
 from tests.detection.making import PRESETS
+from tests.pipelines.golden import options_of
 
 SCALES: tuple[ScaleName, ...] = ("full", "digits")
 
@@ -24,7 +25,7 @@ def plan(name: str, **options: object) -> Plan:
 def test_a_plan_reads_back_and_fills_every_cell_that_can_be_had(
     name: str, scale: ScaleName
 ) -> None:
-    built = plan(name, scale=scale)
+    built = plan(name, scale=scale, **options_of(name, scale))
     assert Plan.from_json(built.to_json()).to_json() == built.to_json()
     for table in report_config(built).tables:
         for row in table.rows:

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping
 
@@ -22,8 +23,9 @@ from components.report import (
     TrendPoint,
 )
 from components.report.measured import Measured
+from components.report.render import render_html, render_markdown
 from components.report.results import CellResult, CurveResult, Report, TableResult
-from components.report.summary import summarise
+from components.report.summary import ONE_TRIAL, summarise
 from components.report.text import summary_table_text
 
 Make = Callable[..., Measured]
@@ -379,3 +381,79 @@ def test_the_verdict_on_a_row_is_a_sentence(
     assert f"{words}\n" in summary_table_text(report, width=200)
     one = {inaturalist.cell(row, "r50", 0): measured(top1=1.0) for row in ("random", "supervised")}
     assert not summarise(ReportConfig(tables=(inaturalist,)), one).tables[0].comparisons
+
+
+@pytest.fixture
+def own() -> Table:
+    """Return a table of one's own: two encoders, and a row that nobody asked for."""
+    return Table(
+        key="birds",
+        title="Transfer to birds",
+        section="data of your own",
+        source="none",
+        rows=(
+            Row(key="random", name="random init.", on_request=True),
+            Row(key="mine", name="mine"),
+            Row(key="theirs", name="theirs"),
+        ),
+        columns=(Column(key="linear", name="linear"),),
+        metrics=(Metric(key="top1", name="top-1"),),
+        trials=2,
+        compared="pairs",
+        command="moco run transfer --rows {row}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "words"),
+    [
+        (
+            (70.0, 71.0),
+            (75.0, 76.2),
+            "theirs is better than mine by 5.1 ± 1.3 (top-1, 95 %, 2 trials)",
+        ),
+        ((70.0, 71.0), (68.0, 72.5), "mine and theirs cannot be told apart: +0.2 ± 22.2 "),
+        (
+            (70.0, 70.0),
+            (68.0, 68.0),
+            "mine is better than theirs by 2.0 (top-1, the same in 2 trials, which draw nothing)",
+        ),
+    ],
+)
+def test_of_ones_own_rows_each_pair_is_compared_the_better_one_first(
+    own: Table, measured: Make, mine: tuple[float, ...], theirs: tuple[float, ...], words: str
+) -> None:
+    found = {
+        own.cell(row, "linear", trial): measured(top1=value)
+        for row, values in (("mine", mine), ("theirs", theirs))
+        for trial, value in enumerate(values)
+    }
+    table = summarise(ReportConfig(tables=(own,)), found).tables[0]
+    (comparison,) = table.comparisons
+    assert comparison.words.startswith(words)
+    assert [row.key for row in table.rows] == ["mine", "theirs"]
+    assert ONE_TRIAL not in table.notes
+
+
+def test_one_trial_of_ones_own_rows_tells_nothing_and_says_so(own: Table, measured: Make) -> None:
+    found = {own.cell(row, "linear", 0): measured(top1=9.0) for row in ("mine", "random")}
+    report = summarise(ReportConfig(tables=(own,)), found)
+    assert report.tables[0].comparisons == ()
+    assert report.tables[0].notes == (ONE_TRIAL,)
+    assert [row.key for row in report.tables[0].rows] == ["random", "mine", "theirs"]
+
+
+def test_a_table_without_published_numbers_has_no_columns_for_them(
+    own: Table, inaturalist: Table, measured: Make
+) -> None:
+    found = {own.cell("mine", "linear", trial): measured(top1=50.0) for trial in (0, 1)}
+    report = summarise(ReportConfig(tables=(own,)), found)
+    for text in (
+        summary_table_text(report),
+        render_html(report, {}),
+        render_markdown(report),
+    ):
+        assert "50.0 ± 0.0" in " ".join(re.sub(r"<[^>]+>", " ", text).split())
+        assert not re.search(r"^.*(measured.*difference|published\W+measured).*$", text, re.M)
+    both = summarise(ReportConfig(tables=(own, inaturalist)), found)
+    assert "difference" in summary_table_text(both)

@@ -57,6 +57,12 @@ class Imagenet(ImageReader):
             return None
         return ImageSet(folder, Names(names), np.concatenate(labels), tuple(classes))
 
+    def undivided(self, root: Path) -> str | None:
+        """Name the folder of the classes where there is only one: ROOT/train, or ROOT itself."""
+        if any((root / split).is_dir() for split in (self.validation, self.training)):
+            return None if (root / self.validation).is_dir() else self.training
+        return "."
+
     def note(self, split: str, images: ImageSet, findings: Findings) -> None:
         """Where all classes are there, note those that are smaller or larger than published."""
         if len(images.classes) != self.published["train classes"]:

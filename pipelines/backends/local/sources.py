@@ -11,6 +11,7 @@ from components.core.config import nearest
 from components.core.content import describe
 from components.core.errors import DataError, MocoError, UsageError
 from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
+from components.core.stage import Port
 from components.core.store import KeyNotFound, bucket_and_key, is_remote, local_path, open_store
 from pipelines.plan import Existing, Mounted, Plan
 
@@ -81,9 +82,9 @@ def find_sources(
             faults.append(f"--data {name}={folders[name]}: the folder is empty")
         mounts[name] = folder
     existing = {}
-    for source, foreign in _existing(plan).items():
+    for source, port in _existing(plan).items():
         try:
-            existing[source.uri] = _locate(source, foreign, runs)
+            existing[source.uri] = _locate(source, port, runs)
         except DataError as error:
             faults.append(str(error))
     if not faults:
@@ -126,28 +127,31 @@ def _check_names(plan: Plan, folders: Mapping[str, str], complete: bool) -> None
         raise UsageError("\n".join(faults))
 
 
-def _existing(plan: Plan) -> dict[Existing, bool]:
-    """Return the existing artifacts, and whether each port takes a foreign file."""
-    foreign: dict[Existing, bool] = {}
+def _existing(plan: Plan) -> dict[Existing, Port]:
+    """Return the existing artifacts, each with a port that reads it: the strictest, if several."""
+    ports: dict[Existing, Port] = {}
     for step in plan:
         for name, source in step.sources():
             if isinstance(source, Existing):
                 port = step.stage.inputs[name.partition(".")[0]]
-                foreign[source] = foreign.get(source, True) and port.foreign
-    return foreign
+                if source not in ports or not port.foreign:
+                    ports[source] = port
+    return ports
 
 
-def _locate(source: Existing, foreign: bool, runs: Path) -> Path:
+def _locate(source: Existing, port: Port, runs: Path) -> Path:
     if is_remote(source.uri):
         path = _fetch(source.uri, runs)
     else:
         path = local_path(source.uri).expanduser().absolute()
     if not path.exists():
         raise DataError(f"{source.uri}: there is no such file or folder")
-    if foreign and path.is_dir():
+    if port.takes_plain(path):
+        return path
+    if port.foreign and source.kind == "Model" and path.is_dir():
         path = weights_in(path)
     if path.is_file():
-        if not foreign:
+        if not port.foreign or source.kind == "Dataset":
             raise DataError(f"{source.uri} is a file; a {source.kind} artifact's folder is needed")
         return path
     manifest = verify(path)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.pretrain.knn import knn_predict
+from components.vision.neighbours import knn_predict
 from tests.benchmarks.gpu._measure import free, skipped
 
 CLASSES = 1000

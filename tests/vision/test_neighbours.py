@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
-from components.pretrain.knn import knn_predict
+from components.vision.neighbours import knn_predict
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""The work of the stage `probe`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import JsonValue
+from torch import Tensor
+
+from components.classification.evaluate import TOP, Predictions, per_class, write_predictions
+from components.classification.extract import Features, read_features
+from components.classification.logistic import Regression, fit_regression
+from components.classification.probe import ProbeConfig
+from components.core.log import get_logger
+from components.core.metrics import Metrics, write_metrics, write_per_class
+from components.core.stage import Job
+from components.datasets.shares import Indices, hold_out, share_of_images
+from components.training import distributed
+from components.training.machine import device_name
+from components.vision.neighbours import knn_predict
+
+PATIENCE = 3  # weaker penalties in a row that do worse than the best, before no more are tried
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Features and classes of N images on the device, (N, D) and (N,)."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, chosen: Tensor) -> "_Split":
+        return _Split(self.features[chosen], self.labels[chosen])
+
+
+def run(job: Job[ProbeConfig]) -> None:
+    """Classify the validation features by what the training features teach."""
+    config, folder = job.config, job.input("features")
+    stored, validation = read_features(folder, "train"), read_features(folder, "val")
+    owners = np.arange(len(stored.labels))
+    chosen = share_of_images(owners, stored.labels, config.labels, config.seed, str(folder))
+    training, queries = _on_device(stored, chosen), _on_device(validation)
+    details: dict[str, JsonValue] = {
+        "classes": len(stored.classes),
+        "training_images": len(training),
+        "validation_images": len(queries),
+        "precision": "fp32",
+        "device": device_name(),
+    }
+    _measure_knn(job, training, queries, validation, details)
+    _measure_linear(job, training, queries, validation, details)
+
+
+def _measure_knn(
+    job: Job[ProbeConfig],
+    training: _Split,
+    queries: _Split,
+    validation: Features,
+    details: dict[str, JsonValue],
+) -> None:
+    config, metrics = job.config, job.output("knn")
+    predicted = knn_predict(
+        F.normalize(queries.features, dim=1),
+        F.normalize(training.features, dim=1),
+        training.labels,
+        classes=len(validation.classes),
+        neighbours=config.neighbours,
+        temperature=config.temperature,
+    )
+    right = predicted == queries.labels
+    values = {"top1": _percent(right)}
+    log.info("knn", **values)
+    neighbours = min(config.neighbours, len(training))
+    write_metrics(metrics, Metrics(values=values, details={**details, "neighbours": neighbours}))
+    columns = {"right": right.cpu()}
+    write_per_class(metrics, per_class(queries.labels.cpu(), columns, validation.classes))
+
+
+def _measure_linear(
+    job: Job[ProbeConfig],
+    training: _Split,
+    queries: _Split,
+    validation: Features,
+    details: dict[str, JsonValue],
+) -> None:
+    config, metrics = job.config, job.output("linear")
+    mean = training.features.mean(0)
+    scale = (training.features - mean).square().mean().sqrt().clamp(min=1e-12)
+    training, queries = (
+        _Split((split.features - mean) / scale, split.labels) for split in (training, queries)
+    )
+    classes = len(validation.classes)
+    l2, tried = _choose_penalty(config, training, classes)
+    fitted = fit_regression(
+        training.features, training.labels, classes, l2, iterations=config.iterations
+    )
+    logits = fitted.logits(queries.features)
+    probabilities, best = logits.softmax(1).topk(min(TOP, classes))
+    predictions = Predictions(
+        indices=torch.arange(len(queries)),
+        labels=queries.labels.cpu(),
+        classes=best.cpu(),
+        probabilities=probabilities.cpu(),
+        losses=F.cross_entropy(logits, queries.labels, reduction="none").cpu(),
+    )
+    figures = predictions.figures()
+    log.info("linear", l2=l2, iterations=fitted.iterations, **figures)
+    told: dict[str, JsonValue] = {
+        "l2": l2,
+        "held_out_top1": {f"{weight:g}": accuracy for weight, accuracy in tried},
+        "iterations": fitted.iterations,
+        "loss": fitted.loss,
+    }
+    write_metrics(metrics, Metrics(values=figures, details=details | told))
+    write_predictions(metrics, predictions, validation.classes, validation.images)
+
+
+def _choose_penalty(
+    config: ProbeConfig, training: _Split, classes: int
+) -> tuple[float, list[tuple[float, float]]]:
+    """Find the penalty that does best on a part that is held out, from the strongest on.
+
+    Of equally good ones the strongest is taken. Where there is nothing to hold out, because
+    no class has two images, it is the middle one.
+
+    Returns:
+        Its weight; the accuracies of all that were tried.
+    """
+    weights = sorted(config.l2, reverse=True)
+    held = torch.from_numpy(hold_out(training.labels.cpu().numpy(), config.held_out, config.seed))
+    if not held.any() or len(weights) == 1:
+        return weights[len(weights) // 2], []
+    held = held.to(training.labels.device)
+    learned, judged = training.only(~held), training.only(held)
+    tried: list[tuple[float, float]] = []
+    fitted: Regression | None = None
+    for l2 in weights:
+        fitted = fit_regression(
+            learned.features,
+            learned.labels,
+            classes,
+            l2,
+            iterations=config.iterations,
+            start=None if fitted is None else fitted.weights,
+        )
+        right = fitted.logits(judged.features).argmax(1) == judged.labels
+        tried.append((l2, _percent(right)))
+        told = {"l2": l2, "held_out_top1": round(tried[-1][1], 2)}
+        log.info("progress", done=len(tried), total=len(weights), unit="penalties", **told)
+        best = max(accuracy for _, accuracy in tried)
+        if all(accuracy < best for _, accuracy in tried[-PATIENCE:]):
+            break
+    return next(l2 for l2, accuracy in tried if accuracy == best), tried
+
+
+def _on_device(stored: Features, chosen: Indices | None = None) -> _Split:
+    features, labels = stored.pooled, stored.labels
+    if chosen is not None:
+        features, labels = features[chosen], labels[chosen]
+    device = distributed.device()
+    return _Split(
+        torch.from_numpy(np.array(features)).to(device), torch.from_numpy(labels).to(device)
+    )
+
+
+def _percent(right: Tensor) -> float:
+    return float(right.double().mean() * 100)
