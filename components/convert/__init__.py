@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from components.core.config import Config
 from components.core.stage import Port, Resources, Stage
-from components.vision.architectures import Architecture
+from components.vision.architectures import Architecture, relative_cost
 
 Source = Literal["pretrain", "classification", "segmentation", "moco", "resnet", "random"]
 """What a checkpoint is.
@@ -62,6 +62,16 @@ class ConvertConfig(Config):
 
         if "checkpoint" in inputs:
             locate(inputs["checkpoint"], self)
+
+    def encoder_cost(self, inputs: Mapping[str, Path]) -> float | None:
+        """Say what the encoder in the checkpoint costs, or that whose weights are drawn."""
+        from components.convert.sources import locate
+
+        if "checkpoint" in inputs:
+            return relative_cost(locate(inputs["checkpoint"], self).architecture)
+        if self.source != "random":
+            return None
+        return 1.0 if self.architecture == "auto" else relative_cost(self.architecture)
 
 
 STAGE = Stage(

@@ -64,6 +64,16 @@ class Config(BaseModel):
             MocoError: saying what does not fit.
         """
 
+    def encoder_cost(self, inputs: Mapping[str, Path]) -> float | None:
+        """Say how many times a ResNet-50's multiplications an encoder takes that the work makes.
+
+        None if it makes none, or one like that which it reads. Asked as `inspect` is.
+
+        Args:
+            inputs: Files and artifacts by port; those that are known.
+        """
+        return None
+
     def derive(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, validated like a new one."""
         return parse_config(type(self), {**self.model_dump(mode="json"), **changes})

@@ -189,6 +189,10 @@ class PretrainConfig(TrainingConfig):
         rate = gpus.per_second("pretrain", self.batch_size) or 168
         return self.epochs * IMAGENET_IMAGES * relative_cost(self.architecture) / rate / 3600
 
+    def encoder_cost(self, inputs: Mapping[str, Path]) -> float | None:
+        """Say what the encoder costs that is trained."""
+        return relative_cost(self.architecture)
+
 
 def moco_v2_config(**changes: object) -> PretrainConfig:
     """Return MoCo v2's config: MLP head, blur, cosine schedule, temperature 0.2."""

@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
+from components.classification.linear import LinearConfig
+from components.core.gpus import Gpus
+from components.vision.architectures import relative_cost
 from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
 from pipelines.backends.local.machine import Machine
 from pipelines.backends.local.reuse import ReuseIndex
 from pipelines.backends.local.sources import Sources
-from pipelines.plan import Plan
+from pipelines.plan import Existing, Plan
 from pipelines.recipes import Options, build_plan, load_recipe
 
 EIGHT_H200S = Machine(96, tuple("01234567"), 9, "NVIDIA H200")
@@ -47,3 +52,26 @@ def test_trainings_that_each_take_all_gpus_run_one_after_another(tmp_path: Path)
     arms = [forecasts[f"pretrain_{arm}_0"].estimate.seconds for arm in ("shuffled", "plain")]
     assert None not in arms
     assert wall_seconds(plan, forecasts, EIGHT_H200S) == pytest.approx(sum(filter(None, arms)))
+
+
+def test_trainings_of_another_encoder_take_as_much_longer_as_it_multiplies_more(
+    tmp_path: Path,
+) -> None:
+    checkpoint = tmp_path / "small.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), checkpoint)
+    own = Existing(str(checkpoint), "Model")
+    options = Options(rows=("moco_rx50", "moco_in1m"), own={"small": own})
+    plan = build_plan(load_recipe("linear"), options)
+    sources = Sources({}, {own.uri: checkpoint})
+
+    forecasts = forecast(plan, sources, EIGHT_H200S, ReuseIndex(tmp_path))
+
+    hours = {
+        row: forecasts[f"linear_{row}_0"].estimate.gpu_hours
+        for row in ("moco_in1m", "small", "moco_rx50")
+    }
+    usual = LinearConfig().gpu_hours(Gpus("NVIDIA H200", 8))
+    assert hours["moco_in1m"] == pytest.approx(usual)
+    assert hours["small"] == pytest.approx(1.814 / 4.089 * (usual or 0), rel=0.01)
+    larger = relative_cost("resnext50_32x8d") * (usual or 0)
+    assert hours["moco_rx50"] == pytest.approx(larger)

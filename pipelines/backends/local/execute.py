@@ -14,7 +14,7 @@ from types import FrameType
 from components.core.errors import ExitCode
 from components.core.stage import Mount
 from components.core.stage import Source as StageSource
-from pipelines.backends.local.forecast import estimate_step, remaining_seconds
+from pipelines.backends.local.forecast import encoder_costs, estimate_step, remaining_seconds
 from pipelines.backends.local.forkserver import ForkServer
 from pipelines.backends.local.machine import Machine
 from pipelines.backends.local.process import StepProcess, describe_exit, import_path
@@ -108,7 +108,11 @@ class _Execution:
         record = self.run.record
         self.again = set(record.parent.steps) if record.parent else set()
         plan = self.run.plan
-        estimates = {s.name: estimate_step(s, plan.scale, self.machine, self.index) for s in plan}
+        costs = encoder_costs(plan, self.sources)
+        estimates = {
+            s.name: estimate_step(s, plan.scale, self.machine, self.index, costs[s.name])
+            for s in plan
+        }
         self.remaining = remaining_seconds(plan, estimates)
 
     def work(self) -> int:

@@ -10,7 +10,7 @@ from components.core.kind import ArtifactKind
 from pipelines.backends.local.machine import Machine
 from pipelines.backends.local.reuse import ReuseEntry, ReuseIndex, ingredients_of
 from pipelines.backends.local.sources import Sources
-from pipelines.plan import Mounted, Output, Plan, Step
+from pipelines.plan import Existing, Mounted, Output, Plan, Step
 
 MADE: Mapping[ArtifactKind, int] = {
     "Model": 100_000_000,  # a ResNet-50 in fp32
@@ -19,6 +19,8 @@ MADE: Mapping[ArtifactKind, int] = {
     "HTML": 3_000_000,
 }
 """Bytes of an artifact at full scale, before one was measured; a data set's nobody can guess."""
+ENCODERS = ("backbone", "checkpoint")
+"""Inputs with an encoder in them."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def forecast(
     """Say for every step, in order, whether it will run, and why."""
     forecasts: dict[str, Forecast] = {}
     outputs: dict[str, Mapping[str, str]] = {}  # digests of what is reused
+    costs = encoder_costs(plan, sources)
     for step in plan:
-        estimate = estimate_step(step, plan.scale, machine, index)
+        estimate = estimate_step(step, plan.scale, machine, index, costs[step.name])
         if waits := _waits_for(step, sources, outputs):
             forecasts[step.name] = Forecast("run", waits, estimate)
             continue
@@ -83,10 +86,37 @@ def forecast(
     return forecasts
 
 
-def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -> Estimate:
+def encoder_costs(plan: Plan, sources: Sources) -> dict[str, float]:
+    """Say for every step how many times a ResNet-50's multiplications its encoder takes."""
+    costs: dict[str, float] = {}
+    for step in plan:
+        given = {
+            port: sources.path(source)
+            for port, source in step.sources()
+            if isinstance(source, Existing) and port in ENCODERS
+        }
+        cost = step.config.encoder_cost(given)
+        if cost is None:
+            read = [s for p, s in step.sources() if p in ENCODERS and isinstance(s, Output)]
+            cost = costs[read[0].step] if read else 1.0
+        costs[step.name] = cost
+    return costs
+
+
+def estimate_step(
+    step: Step, scale: str, machine: Machine, index: ReuseIndex, cost: float = 1.0
+) -> Estimate:
     """Estimate a step by earlier runs of its stage at the same scale, else by what its config says.
 
     That is what the work takes on GPUs of a kind that was measured, or took the paper's authors.
+
+    Args:
+        step: The step.
+        scale: Of its plan.
+        machine: Where it would run.
+        index: What has run there.
+        cost: How many times a ResNet-50's multiplications its encoder takes. What a config
+            says is of a ResNet-50, if it is not of an encoder of its own.
     """
     gpus = machine.gpus_for(step.stage.resources, scale)
     config = step.config.model_dump(mode="json")
@@ -100,6 +130,8 @@ def estimate_step(step: Step, scale: str, machine: Machine, index: ReuseIndex) -
     expected = _expected_size(step) if scale == "full" else None
     cards = Gpus(machine.gpu_name, max(1, gpus))
     hours = step.config.gpu_hours(cards)
+    if hours is not None and "backbone" in step.inputs:
+        hours *= cost
     if hours is None or scale != "full":
         trains = gpus or (step.stage.resources.gpus and scale == "full")
         return Estimate(None, None if trains else 0.0, expected, "unknown")
