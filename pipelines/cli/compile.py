@@ -25,6 +25,7 @@ def compile_recipe(
 
     built = options.plan(recipe)
     chosen = cluster_options(cluster, ask=False)
+    chosen = chosen.derive(claims={**chosen.claims, **options.data({})})
     require_digests(built, chosen)
     try:
         from pipelines.backends.kubeflow.compile import compile_plan

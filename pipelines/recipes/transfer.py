@@ -1,7 +1,7 @@
 """Which encoder transfers best: rows and columns of one's own, a table for each column."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from components.detection import coco as coco_stage
 from components.detection import keypoints as keypoints_stage
 from components.detection import voc as voc_stage
 from components.pretrain import STAGE as PRETRAIN
-from components.report import Column, Metric, Table
+from components.report import Column, Figure, Metric, Table, Trend, TrendPoint
 from components.segmentation import STAGE as SEGMENTATION
 from components.segmentation import voc as fcn
 from components.training.config import SupervisedConfig
@@ -149,8 +149,46 @@ def build(options: Options) -> Plan:
         tables.append(table)
         metrics |= measured
     _check_names(plan, options)
-    report(plan, options, tables, metrics)
+    figures = [figure for table in tables for figure in _figures(table, options, metrics)]
+    report(plan, options, tables, metrics, figures)
     return plan
+
+
+def _figures(table: Table, options: Options, metrics: Container[str]) -> Iterator[Figure]:
+    """Draw each protocol over the shares of the labels, where there are several."""
+    if len(options.labels) == 1:
+        return
+    for protocol, name in PROTOCOLS.items():
+        shares = {f"{protocol}{_suffix(percent)}": percent for percent in options.labels}
+        columns = [column for column in table.columns if column.key in shares]
+        if len(columns) > 1:
+            key = columns[0].key
+            rows = [row for row in table.rows if table.cell(row.key, key, 0) in metrics]
+            yield Figure(
+                key=f"{table.key}_{protocol}",
+                title=f"{table.title}, {name}",
+                section=table.section,
+                x_name="% of the labels",
+                y_name=table.metrics[0].name,
+                x_scale="log",
+                command=table.command.replace(" --rows {row} --columns {column}", "").replace(
+                    "{trials}", str(table.trials)
+                ),
+                trends=tuple(
+                    Trend(
+                        name=row.name,
+                        metric=table.metrics[0].key,
+                        colour=colour,
+                        points=tuple(
+                            TrendPoint(
+                                x=shares[column.key], cells=tuple(table.cells(row.key, column.key))
+                            )
+                            for column in columns
+                        ),
+                    )
+                    for colour, row in enumerate(rows)
+                ),
+            )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The configs say what the paper and its released code say, and each builds and takes a step."""
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,16 +122,32 @@ def test_the_declarations_import_no_torch() -> None:
 
 
 @pytest.fixture(scope="module")
-def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("convert") / "resnet50"
-    config = json.dumps({"source": "random", "architecture": "resnet50"})
-    execute(CONVERT, CONVERT.parse(["--config", config, "--output.backbone", str(folder)]))
-    return folder
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give random backbones by architecture, each converted once."""
+    base = tmp_path_factory.mktemp("convert")
+
+    @functools.cache
+    def make(architecture: str) -> Path:
+        config = json.dumps({"source": "random", "architecture": architecture})
+        folder = base / architecture
+        execute(CONVERT, CONVERT.parse(["--config", config, "--output.backbone", str(folder)]))
+        return folder
+
+    return make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith(("_2x", "_6x"))])
-def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet50: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        *((name, "resnet50") for name in PRESETS if not name.endswith(("_2x", "_6x"))),
+        *((name, "resnet18") for name in ("fpn_1x", "c4_1x", "voc_dc5", "keypoints", "densepose")),
+        ("fpn_1x", "resnext50_32x4d"),
+    ],
+)
+def test_the_full_model_takes_a_step_and_predicts(
+    name: str, architecture: str, world: Path, backbones: Callable[[str], Path]
+) -> None:
     config = PRESETS[name]
     if lacking := not_installed(config):
         pytest.skip(f"the model needs {' and '.join(lacking)}: make detectron2")
@@ -150,7 +168,8 @@ def test_the_full_model_takes_a_step_and_predicts(name: str, world: Path, resnet
     batch = next(iter(training_loader(training, config, root).epoch(0))).columns
     torch.manual_seed(0)
     head = head_of(config, training)
-    detector = build_detector(resolve(config.library, config.model), config.model, resnet50, head)
+    library = resolve(config.library, config.model)
+    detector = build_detector(library, config.model, backbones(architecture), head)
     loss, parts = detector.train()(batch)
     loss.backward()
     assert torch.isfinite(loss)

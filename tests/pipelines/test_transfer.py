@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+import yaml
 
 from components.core.errors import ExitCode
 from components.core.metrics import read_metrics
@@ -110,16 +111,37 @@ def test_commands_of_empty_cells_are_those_that_fill_them() -> None:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two checkpoints, class folders without a split, images beside masks."""
+def test_shares_of_the_labels_are_drawn_as_curves() -> None:
+    parts = DataColumn("coco", "/data/parts")
+    plan = planned(labels=(1.0, 10.0, 100.0), own_columns={"birds": BIRDS, "parts": parts})
+    figures = {figure.key: figure for figure in report_config(plan).figures}
+    assert {*figures} == {"birds_linear", "birds_knn", "birds_finetuned", "parts_finetuned"}
+    trend = figures["birds_knn"].trends[1]
+    assert trend.name == "theirs"
+    assert [point.x for point in trend.points] == [1, 10, 100]
+    assert {cell for point in trend.points for cell in point.cells} <= {*filled_cells(plan)}
+    assert not report_config(planned(labels=(10.0,))).figures
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints, class folders without a split and with one, images beside masks."""
+    folder = tmp_path_factory.mktemp("made")
     for number, name in enumerate(("mine", "theirs")):
         torch.manual_seed(number)
-        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / f"{name}.pth")
-    imagenet.write(DigitsConfig(train_scenes=60, val_scenes=30, pixels=24), tmp_path / "birds")
-    shutil.copytree(tmp_path / "birds/train", tmp_path / "alone")
+        torch.save(torchvision.models.resnet18().state_dict(), folder / f"{name}.pth")
+    imagenet.write(DigitsConfig(train_scenes=60, val_scenes=30, pixels=24), folder / "birds")
+    shutil.copytree(folder / "birds/train", folder / "alone")
     sizes = PicturesConfig(train=20, val=20, pixels=64)
-    masks.write(DigitsConfig(pictures=sizes), tmp_path / "leaves")
+    masks.write(DigitsConfig(pictures=sizes), folder / "leaves")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder of one's own, in which commands run."""
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.setenv("MOCO_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -184,8 +206,9 @@ def test_what_cannot_be_is_refused_by_plan(
 
 
 def test_splits_with_other_classes_are_refused_by_plan(folder: Path, capsys: Capture) -> None:
-    shutil.rmtree(folder / "birds/val/n00000003")
-    command = ["plan", "transfer", *ROWS, "--column", "birds=imagenet:birds"]
+    shutil.copytree(folder / "birds", folder / "changed")
+    shutil.rmtree(folder / "changed/val/n00000003")
+    command = ["plan", "transfer", *ROWS, "--column", "birds=imagenet:changed"]
     assert main(command) == ExitCode.BAD_DATA
     assert "val: has other classes than train (1 in train only: n00000003)" in (
         capsys.readouterr().err
@@ -195,8 +218,8 @@ def test_splits_with_other_classes_are_refused_by_plan(folder: Path, capsys: Cap
 def test_an_encoder_without_a_level_is_refused_by_plan(folder: Path, capsys: Capture) -> None:
     whole = torch.load(folder / "mine.pth")
     part = {name: tensor for name, tensor in whole.items() if not name.startswith("layer4")}
-    torch.save(part, folder / "mine.pth")
-    command = ["plan", "transfer", *ROWS, "--column", "birds=imagenet:birds"]
+    torch.save(part, folder / "part.pth")
+    command = ["plan", "transfer", "--row", "mine=part.pth", "--column", "birds=imagenet:birds"]
     assert main(command) == ExitCode.BAD_DATA
     assert "a ResNet without res5 (layer4), from which every head takes features" in (
         capsys.readouterr().err
@@ -214,6 +237,20 @@ def test_the_papers_recipes_take_no_columns(folder: Path, capsys: Capture) -> No
     assert "moco run transfer compares encoders on data of your own" in capsys.readouterr().err
 
 
+def test_a_column_on_a_cluster_is_a_claim_or_a_place_in_a_bucket(folder: Path) -> None:
+    command = ["compile", "transfer", "--row", "mine=s3://bucket/mine.pth", "--trials", "1"]
+    command += ["--column", "birds=imagenet:claim-of-birds"]
+    command += ["--column", "leaves=masks:s3://bucket/leaves"]
+
+    assert main([*command, "-o", "transfer.yaml", "--cluster", "allow_tags=true"]) == ExitCode.OK
+
+    definition = next(yaml.safe_load_all((folder / "transfer.yaml").read_text()))
+    parameters = definition["root"]["inputDefinitions"]["parameters"]
+    assert parameters["pvc_birds"]["defaultValue"] == "claim-of-birds"
+    assert parameters["uri_leaves_finetuned_mine_0_data"]["defaultValue"] == "s3://bucket/leaves"
+    assert "pvc_leaves" not in parameters
+
+
 TINY = [
     *("--set", "digits.train_scenes=192", "--set", "digits.val_scenes=30"),
     *("--set", "digits.pictures.train=40", "--set", "digits.pictures.val=20"),
@@ -221,8 +258,8 @@ TINY = [
 
 
 def test_ones_own_encoders_are_compared_as_a_user_runs_it(folder: Path, capsys: Capture) -> None:
-    torch.save(random_backbone("resnet_digits", 7).state_dict(), folder / "mine.pth")
-    command = ["run", "transfer", "--scale", "digits", *TINY, "--row", "mine=mine.pth"]
+    torch.save(random_backbone("resnet_digits", 7).state_dict(), folder / "small.pth")
+    command = ["run", "transfer", "--scale", "digits", *TINY, "--row", "mine=small.pth"]
     command += ["--rows", "random", "--columns", "linear,knn", "--column", "birds=imagenet"]
     command += ["--trials", "2"]
 
