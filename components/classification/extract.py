@@ -1,17 +1,16 @@
-"""The work of the stage `features`, and its artifact."""
+"""The work of the stage `features`."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
 
 from components.classification.features import FeaturesConfig
 from components.classification.model import check_normalisation
+from components.classification.stored import CARD, UNREAD
 from components.core.errors import DataError
 from components.core.stage import Job
 from components.datasets.loading import image_reader
@@ -22,46 +21,6 @@ from components.vision.backbones import Backbone, load_backbone
 from components.vision.device import finish_views
 from components.vision.formats import Split
 from components.vision.image_sets import ImageSet
-
-CARD = "features.json"
-UNREAD = -1
-"""Label of an image that could not be read."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of the N images of a split that could be read.
-
-    Attributes:
-        pooled: (N, D), float32.
-        labels: Classes, (N,).
-        classes: Their names.
-        images: What the data set calls the images; empty for those that are learned from.
-    """
-
-    pooled: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
-    images: tuple[str, ...]
-
-
-def read_features(folder: Path, split: Split) -> Features:
-    """Read a split of the artifact; features are mapped, and not in memory yet.
-
-    Raises:
-        DataError: if a file is missing or damaged.
-    """
-    try:
-        card = json.loads((folder / CARD).read_text("utf-8"))
-        pooled = np.load(folder / f"{split}.npy", mmap_mode="r")
-        labels = np.load(folder / f"{split}_labels.npy")
-        classes, images = tuple(card["classes"]), tuple(card[f"{split}_images"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} does not hold features of {split}: {error}") from None
-    seen = labels != UNREAD
-    if not seen.all():
-        pooled, images = pooled[seen], tuple(np.array(images)[seen]) if images else ()
-    return Features(pooled, labels[seen], classes, images)
 
 
 def run(job: Job[FeaturesConfig]) -> None:

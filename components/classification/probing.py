@@ -9,16 +9,16 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from components.classification.evaluate import TOP, Predictions, per_class, write_predictions
-from components.classification.extract import Features, read_features
 from components.classification.logistic import Regression, fit_regression
 from components.classification.probe import ProbeConfig
+from components.classification.stored import Features, read_features
 from components.core.log import get_logger
 from components.core.metrics import Metrics, write_metrics, write_per_class
 from components.core.stage import Job
-from components.datasets.shares import Indices, hold_out, share_of_images
 from components.training import distributed
 from components.training.machine import device_name
 from components.vision.neighbours import knn_predict
+from components.vision.shares import Indices, hold_out, share_of_images
 
 PATIENCE = 3  # weaker penalties in a row that do worse than the best, before no more are tried
 

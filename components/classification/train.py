@@ -15,7 +15,6 @@ from components.core.log import get_logger
 from components.core.metrics import Metrics, write_metrics
 from components.core.stage import Job
 from components.datasets.loading import image_reader
-from components.datasets.shares import labelled
 from components.training import distributed
 from components.training.history import History
 from components.training.images import corrupt_images, rank_loader
@@ -28,6 +27,7 @@ from components.vision.config import AugmentationConfig, EvaluationConfig
 from components.vision.device import finish_views
 from components.vision.image_sets import ImageSet
 from components.vision.loading import Loader
+from components.vision.shares import labelled
 
 log = get_logger(__name__)
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from components.core.dataset import Kind
 from components.core.errors import DataError
 from components.datasets.loading import detection_reader, image_reader, segmentation_reader
-from components.datasets.shares import ALL, pairs_of_masks, share_of_images
+from components.datasets.semantic import pairs_of_masks
+from components.vision.shares import ALL, share_of_images
 
 IN_CODE_DIGEST = False  # plans are stated by it, and nothing is trained by it
 

@@ -21,10 +21,10 @@ from components.datasets.instances import InstanceSet, Mirroring
 from components.datasets.labels import check_labels
 from components.datasets.parts import Part, compare_parts
 from components.datasets.semantic import SemanticSet, palette
-from components.datasets.shares import hold_out, only
 from components.evaluation.figures import Figures, refuse
 from components.evaluation.semantic import Confusion, Labels, read_label_map, write_label_map
 from components.vision.image_sets import ImageSet
+from components.vision.shares import hold_out, only
 
 if TYPE_CHECKING:  # what measures detections needs torch, and more
     from components.datasets.results import Results

@@ -1,7 +1,7 @@
 """The common form of segmentation data: an image, and a picture of class numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from components.core.errors import DataError
 from components.evaluation.semantic import IGNORED
+from components.vision.image_sets import Names
 from components.vision.masks import read_values
+from components.vision.shares import ALL, Indices, share_of_images
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,26 @@ class SemanticSet:
                 f"{len(self.classes) - 1}, {IGNORED} where a pixel does not count)"
             )
         return labels
+
+
+def labelled_masks(images: SemanticSet, percent: float, seed: int) -> SemanticSet:
+    """Return the same of images with a class for every pixel; a part opens every label map."""
+    if percent == ALL:
+        return images
+    drawn = share_of_images(*pairs_of_masks(images), percent, seed, str(images.root)).tolist()
+    return replace(
+        images,
+        files=Names(images.files[index] for index in drawn),
+        label_files=Names(images.label_files[index] for index in drawn),
+    )
+
+
+def pairs_of_masks(images: SemanticSet) -> tuple[Indices, Indices]:
+    """Return the image and the class of each class that an image shows."""
+    shown = [np.unique(images.labels(index)) for index in range(len(images))]
+    labels = np.concatenate(shown).astype(np.int64)
+    owners = np.repeat(np.arange(len(images)), [len(classes) for classes in shown])
+    return owners[labels != IGNORED], labels[labels != IGNORED]
 
 
 def palette() -> npt.NDArray[np.uint8]:

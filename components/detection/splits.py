@@ -7,8 +7,8 @@ from components.core.errors import DataError
 from components.datasets.findings import TOLERATED
 from components.datasets.instances import InstanceSet
 from components.datasets.interface import DetectionReader
-from components.datasets.shares import ALL, share_of_images
 from components.vision.formats import Split
+from components.vision.shares import ALL, share_of_images
 
 
 def need_masks(images: InstanceSet, split: Split) -> None:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from components.core.stage import Job
 from components.datasets.loading import segmentation_reader
-from components.datasets.shares import labelled_masks
+from components.datasets.semantic import labelled_masks
 from components.segmentation import SegmentationConfig
 from components.segmentation.data import SegmentationBatch, crops, whole_images
 from components.segmentation.measure import follow, predict, write_measured, write_predictions

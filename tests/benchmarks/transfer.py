@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from components.classification.extract import read_features
 from components.classification.features import STAGE as FEATURES
 from components.classification.logistic import fit_regression
+from components.classification.stored import read_features
 from components.convert.conversion import write_backbone
 from components.core.main import execute
 from components.vision.backbones import random_backbone

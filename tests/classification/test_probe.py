@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from components.classification.extract import read_features
 from components.classification.features import STAGE as FEATURES
 from components.classification.linear import STAGE as LINEAR
 from components.classification.logistic import fit_regression
 from components.classification.probe import STAGE as PROBE
+from components.classification.stored import read_features
 from components.core.errors import DataError
 from components.core.main import execute
 from components.core.manifest import read_manifest

@@ -167,5 +167,5 @@ def test_without_it_its_name_is_refused_with_those_there_are(tmp_path: Path) -> 
     done = run(ROOT, tmp_path, "-m", "components.segmentation", "--config", config, *words)
     assert done.returncode != 0
     assert "no data set for segmentation is called 'stains'" in done.stderr
-    assert "ade20k, cityscapes, voc_segmentation" in done.stderr
+    assert "ade20k, cityscapes, masks, voc_segmentation" in done.stderr
     assert "Traceback" not in done.stderr

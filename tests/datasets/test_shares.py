@@ -14,8 +14,9 @@ from components.core.errors import DataError
 from components.datasets.inspection import inspect
 from components.datasets.loading import image_reader, segmentation_reader
 from components.datasets.masks import digits as masks
-from components.datasets.shares import hold_out, labelled, labelled_masks, share_of_images
+from components.datasets.semantic import labelled_masks
 from components.rendering.config import DigitsConfig, PicturesConfig
+from components.vision.shares import hold_out, labelled, share_of_images
 from tests.datasets.readers import read_image_set
 
 Labels = npt.NDArray[np.int64]

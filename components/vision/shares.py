@@ -1,14 +1,11 @@
 """Parts of a split that are drawn: the images whose labels count, and those that are held out."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import DataError
-from components.datasets.semantic import SemanticSet
-from components.evaluation.semantic import IGNORED
 from components.vision.image_sets import ImageSet, Names
 
 Indices = npt.NDArray[np.int64]
@@ -65,26 +62,6 @@ def labelled(images: ImageSet, percent: float, seed: int) -> ImageSet:
     owners = np.arange(len(images))
     drawn = share_of_images(owners, images.labels, percent, seed, str(images.root))
     return only(images, drawn)
-
-
-def labelled_masks(images: SemanticSet, percent: float, seed: int) -> SemanticSet:
-    """Return the same of images with a class for every pixel; a part opens every label map."""
-    if percent == ALL:
-        return images
-    drawn = share_of_images(*pairs_of_masks(images), percent, seed, str(images.root)).tolist()
-    return replace(
-        images,
-        files=Names(images.files[index] for index in drawn),
-        label_files=Names(images.label_files[index] for index in drawn),
-    )
-
-
-def pairs_of_masks(images: SemanticSet) -> tuple[Indices, Indices]:
-    """Return the image and the class of each class that an image shows."""
-    shown = [np.unique(images.labels(index)) for index in range(len(images))]
-    labels = np.concatenate(shown).astype(np.int64)
-    owners = np.repeat(np.arange(len(images)), [len(classes) for classes in shown])
-    return owners[labels != IGNORED], labels[labels != IGNORED]
 
 
 def only(images: ImageSet, indices: Indices) -> ImageSet:
