@@ -72,7 +72,7 @@ class ClassificationConfig(SupervisedConfig):
         """How long training is, in words."""
         return f"{self.epochs:,} epochs, {self.batch_size} images a step"
 
-    def _longer(self, factor: float) -> dict[str, Any]:
+    def longer(self, factor: float) -> dict[str, Any]:
         """Return the epochs of so many times the steps, of as many images as the factor squared.
 
         Few images have many epochs, of which at most twenty are evaluated.

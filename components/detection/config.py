@@ -18,7 +18,7 @@ from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port, Resources
 from components.detection.libraries import INSTALL, Library, packages, resolve
 from components.detection.model import Fraction, ModelConfig, RpnConfig
-from components.training.config import Schedule, SupervisedConfig, longer
+from components.training.config import Schedule, SupervisedConfig, more_iterations
 from components.vision.config import LoaderConfig, Probability
 
 DatasetName = Annotated[str, AfterValidator(of_kind("detection"))]
@@ -124,8 +124,9 @@ body's geometry are not at hand."""
         """How long training is, in words."""
         return f"{self.iterations:,} steps of {self.batch_size} images"
 
-    def _longer(self, factor: float) -> dict[str, Any]:
-        return longer(self.iterations, self.schedule, factor)
+    def longer(self, factor: float) -> dict[str, Any]:
+        """Return the changes of so many times as many iterations."""
+        return more_iterations(self.iterations, self.schedule, factor)
 
     def shrink(self, *, model: Mapping[str, Any] | None = None, **changes: Any) -> Self:
         """Derive the experiment for the digits world, whose pictures have 96 pixels.

@@ -89,6 +89,7 @@ def _table(
     rows = tuple(_with_gaps(row, {reference.key: reference for reference in rows}) for row in rows)
     rows = tuple(row for row in rows if not _is_idle(row))
     comparisons = tuple(_comparisons(table, rows, comparable))
+    told = table.compared == "pairs" and bool(comparisons)
     once = table.compared == "pairs" and not comparisons
     return TableResult(
         key=table.key,
@@ -98,7 +99,7 @@ def _table(
         columns=table.columns,
         metrics=table.metrics,
         rows=rows,
-        orders=() if comparable else tuple(_orders(table, rows)),
+        orders=() if comparable or told else tuple(_orders(table, rows)),
         comparisons=comparisons,
         notes=(ONE_TRIAL, *table.notes) if once else table.notes,
         **illustrate(table, rows, measured),

@@ -9,7 +9,7 @@ from components.core.config import Incidental
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus
 from components.core.stage import Port, Resources, Stage
-from components.training.config import Schedule, SupervisedConfig, longer
+from components.training.config import Schedule, SupervisedConfig, more_iterations
 from components.vision.config import LoaderConfig, Probability
 
 DatasetName = Annotated[str, AfterValidator(of_kind("segmentation"))]
@@ -98,8 +98,9 @@ class SegmentationConfig(SupervisedConfig):
         """How long training is, in words."""
         return f"{self.iterations:,} steps of {self.batch_size} images"
 
-    def _longer(self, factor: float) -> dict[str, Any]:
-        return longer(self.iterations, self.schedule, factor)
+    def longer(self, factor: float) -> dict[str, Any]:
+        """Return the changes of so many times as many iterations."""
+        return more_iterations(self.iterations, self.schedule, factor)
 
 
 def voc() -> SegmentationConfig:

@@ -98,7 +98,9 @@ class SupervisedConfig(TrainingConfig):
     """How many there are, where a plan has counted them; only its estimates depend on that."""
 
     def fit(self, images: int) -> Self:
-        """Derive the length of training for a number of images; it stays without `length_of`.
+        """Derive what suits a number of images: the length, and a batch that they fill.
+
+        The length stays without `length_of`, and a batch of all labels, too: it is as configured.
 
         The root is between as many steps and as many epochs for every data set, and near what the
         paper does: 90k steps of 16 images on COCO's 118k (Sec. 4.2) are 14k on Cityscapes' 3k,
@@ -107,13 +109,16 @@ class SupervisedConfig(TrainingConfig):
         Args:
             images: How many labelled ones there are to train on.
         """
-        if self.length_of is None:
+        changes: dict[str, Any] = {}
+        if self.length_of is not None:
+            changes = self.longer((images / self.length_of) ** 0.5)
+            changes |= {"length_of": None, "counted": images}
+        elif self.labels == 100:
             return self
         batch = self.batch_size
         while batch > images:
             batch //= 2
-        changes = self._longer((images / self.length_of) ** 0.5)
-        return self.derive(length_of=None, counted=images, batch_size=batch, **changes)
+        return self.derive(batch_size=batch, **changes)
 
     @property
     @abstractmethod
@@ -121,11 +126,14 @@ class SupervisedConfig(TrainingConfig):
         """How long training is, in words."""
 
     @abstractmethod
-    def _longer(self, factor: float) -> dict[str, Any]:
-        """Return the changes that give the training so many times its steps."""
+    def longer(self, factor: float) -> dict[str, Any]:
+        """Return the changes by which a training of as many images as the factor squared is fitted.
+
+        It has so many times the steps.
+        """
 
 
-def longer(iterations: int, schedule: Schedule, factor: float) -> dict[str, Any]:
+def more_iterations(iterations: int, schedule: Schedule, factor: float) -> dict[str, Any]:
     """Return so many times as many iterations, of which the warm-up takes a tenth at most."""
     wanted = max(1, round(iterations * factor))
     warmup = min(schedule.warmup, wanted // 10)

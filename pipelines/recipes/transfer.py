@@ -296,10 +296,11 @@ class _Planned:
         counted = None if training is None else max(1, round(training * percent / 100))
         config = config.derive(seed=cell.trial, labels=percent, counted=counted)
         step = f"{self.name}_{cell.column}_{cell.row}_{cell.trial}"
+        small = config.miniature().longer((percent / ALL) ** 0.5) if percent < ALL else {}
         return self.plan.add(
             stage,
             step,
-            self.options.config(stage.name, step, config, length_of=None),
+            self.options.config(stage.name, step, config, **{"length_of": None, **small}),
             data=self._data(),
             backbone=backbone(self.plan, self.options, cell.row, cell.trial),
         ).output("metrics")

@@ -23,7 +23,8 @@ def report_plan(runs: Sequence[Run]) -> Plan:
     with pre-trainings of their own, become further trials.
 
     Raises:
-        UsageError: if the runs are of different scales, or none of them fills a cell.
+        UsageError: if the runs are of different scales, none of them fills a cell, or they call
+            different data by one name.
     """
     scales = {run.record.scale: run.id for run in runs}
     if len(scales) > 1:
@@ -71,6 +72,11 @@ def _merged(runs: Sequence[Run], scale: str, metrics: Mapping[str, Source]) -> R
     tables: dict[str, Table] = {}
     for table in (table for config in configs for table in config.tables):
         known = tables.get(table.key, table)
+        if known.section != table.section:
+            raise UsageError(
+                f"{table.key} is of {known.section} in one run, and of {table.section} in another: "
+                "one table cannot hold both; give the columns names of their own"
+            )
         used = (int(key.rpartition("__")[2]) for key in metrics if key.startswith(f"{table.key}__"))
         tables[table.key] = known.model_copy(
             update={

@@ -1,5 +1,6 @@
 """Frozen transfer: features against a plain loop, the linear column against scikit-learn."""
 
+import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,8 @@ from torchvision.datasets import ImageFolder
 from components.classification.features import STAGE as FEATURES
 from components.classification.logistic import fit_regression
 from components.classification.stored import read_features
-from components.convert.conversion import write_backbone
+from components.convert import STAGE as CONVERT
 from components.core.main import execute
-from components.vision.backbones import random_backbone
 from components.vision.config import IMAGENET_MEAN, IMAGENET_STD
 from tests.benchmarks._timing import compare, ratio, seconds
 
@@ -73,9 +73,9 @@ def _extraction(architecture: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_images(folder / "data")
-        backbone = random_backbone(architecture, 0)  # type: ignore[arg-type]
-        (folder / "backbone").mkdir()
-        write_backbone(backbone, "random", folder / "backbone")
+        config = json.dumps({"source": "random", "architecture": architecture})
+        output = ["--output.backbone", str(folder / "backbone")]
+        execute(CONVERT, CONVERT.parse(["--config", config, *output]))
         model = torchvision.models.get_model(architecture)
         model.fc = torch.nn.Identity()
         pairs = []

@@ -223,6 +223,16 @@ def test_a_report_keeps_the_title_that_its_runs_agree_on(
     assert report_config(report_plan([run, Run(other.folder)])).title == "Mine"
 
 
+def test_one_name_for_data_of_two_layouts_is_refused(run: Run, url: str, runs: Path) -> None:
+    pull(run, Kubeflow(Settings()))
+    other = Run(shutil.copytree(run.folder, runs / "other"))
+    document = json.loads(other.plan_text)
+    document["steps"][-1]["config"]["tables"][0]["section"] = "data of your own, coco"
+    (other.folder / PLAN).write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="in another: one table cannot hold both"):
+        report_plan([Run(run.folder), Run(other.folder)])
+
+
 def test_explain_pulls_only_what_it_shows(run: Run, capsys: Capture) -> None:
     assert main(["explain", run.id, "toys/random/short/1"]) == 0
 

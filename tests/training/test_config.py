@@ -52,6 +52,13 @@ def test_the_papers_own_lengths_are_near_the_rule() -> None:
     assert ours.iterations * ours.batch_size == pytest.approx(images, rel=0.25)
 
 
+def test_a_share_of_the_labels_fills_a_batch_and_all_of_them_stay_as_configured() -> None:
+    config = fine_tuning()
+    assert config.fit(100) is config
+    fitted = config.derive(labels=10.0).fit(100)
+    assert (fitted.batch_size, fitted.epochs) == (64, config.epochs)
+
+
 @pytest.mark.parametrize(("images", "batch"), [(256, 256), (255, 128), (100, 64), (3, 2), (1, 1)])
 def test_a_batch_has_no_more_images_than_there_are(images: int, batch: int) -> None:
     assert FINE_TUNING.fit(images).batch_size == batch
