@@ -25,6 +25,8 @@ from components.vision.formats import count_training_images
 DatasetName = Annotated[str, AfterValidator(of_kind("images", "classification"))]
 """Of images, with classes or without: `moco data list` names them."""
 IMAGENET_IMAGES = 1_281_167  # for training
+MINIATURE_STEPS = 786
+"""Of a miniature whose length is stated in steps: six epochs of the digits."""
 MONITORED = "imagenet"
 """The layout of the images that the kNN monitor votes on."""
 
@@ -38,6 +40,8 @@ class KnnConfig(Config):
     """A neighbour's vote weighs exp(similarity / temperature)."""
     every: PositiveInt = 1
     """Epochs between measurements."""
+    every_iterations: PositiveInt | None = None
+    """Steps between measurements, in place of epochs, which may be long."""
     bank_images: PositiveInt | None = None
     """Training images in the bank, evenly spread; null for all, as the paper does. All of
     ImageNet cost about a fifth of an epoch."""
@@ -72,6 +76,8 @@ class PretrainConfig(TrainingConfig):
     split into virtual sub-batches."""
     epochs: PositiveInt = 200
     """Passes over the training images."""
+    iterations: PositiveInt | None = None
+    """Steps of training, in place of epochs: what IG-1B's length is stated in (Sec. 3.3)."""
     schedule: Schedule = Schedule(drops=(0.6, 0.8))
     """The learning rate over training; the paper drops it at epochs 120 and 160."""
     data: DatasetName = "imagenet"
@@ -107,6 +113,11 @@ class PretrainConfig(TrainingConfig):
         queue are those of a faster encoder, which are easy negatives, and the loss rises.
         """
         views = {"crop": 40, "crop_area": (0.5, 1.0), "flip_probability": 0.0}
+        schedule: dict[str, object] = {"kind": "step"}
+        if self.iterations is not None and self.schedule.every is not None:
+            drops = self.iterations // self.schedule.every
+            every = max(1, MINIATURE_STEPS // drops)
+            schedule = {"kind": "every", "every": every, "gamma": self.schedule.gamma}
         return self.derive(
             architecture="resnet_digits",
             dim=64,
@@ -118,7 +129,8 @@ class PretrainConfig(TrainingConfig):
             temperature=0.2,
             sub_batch=16,
             epochs=6,
-            schedule={"kind": "step"},
+            iterations=None if self.iterations is None else MINIATURE_STEPS,
+            schedule=schedule,
             augmentation={**self.augmentation.model_dump(mode="json"), **views},
             evaluation={"resize": 48, "crop": 48},
             loader={"workers": 0, "cache": 256},
@@ -146,7 +158,9 @@ class PretrainConfig(TrainingConfig):
                 f"{self.batch_size}; there are {images}: give more, or set a smaller batch_size"
             )
         fewer = (IMAGENET_IMAGES / images) ** 0.5
-        changes: dict[str, object] = {"epochs": max(1, round(self.epochs * min(fewer, 8)))}
+        changes: dict[str, object] = {}
+        if self.iterations is None:
+            changes["epochs"] = max(1, round(self.epochs * min(fewer, 8)))
         if self.mechanism == "moco":
             queue = self.negatives
             while queue > images / 2 and queue % 2 == 0 and queue // 2 >= self.batch_size:
@@ -168,10 +182,11 @@ class PretrainConfig(TrainingConfig):
         images = count_training_images(inputs["data"], self.data, at_most=self.negatives)
         if images < self.negatives:
             fitting = self.fit(images)
+            length = "" if self.iterations else f" and {fitting.epochs} epochs"
             raise ConfigError(
                 f"{self.negatives:,} negatives are more than the {images:,} images of "
-                f"{inputs['data']}, each of which would be its own negative: {fitting.negatives:,} "
-                f"and {fitting.epochs} epochs are proposed, which --scale fit takes"
+                f"{inputs['data']}, each of which would be its own negative: "
+                f"{fitting.negatives:,}{length} are proposed, which --scale fit takes"
             )
 
     def layouts(self) -> Mapping[str, str]:
@@ -181,17 +196,42 @@ class PretrainConfig(TrainingConfig):
     def gpu_hours(self, gpus: Gpus = V100S) -> float | None:
         """Estimate the hours of GPUs on ImageNet-1M, at the 168 images/s of a V100 (Sec. 3.3).
 
-        Other encoders take as much longer as they multiply more. How long other images take is not
-        known before they are counted.
+        Other encoders take as much longer as they multiply more. How long epochs of other images
+        take is not known before they are counted.
         """
-        if self.data != MONITORED:
+        if self.iterations is not None:
+            images = self.iterations * self.batch_size
+        elif self.data == MONITORED:
+            images = self.epochs * IMAGENET_IMAGES
+        else:
             return None
         rate = gpus.per_second("pretrain", self.batch_size) or 168
-        return self.epochs * IMAGENET_IMAGES * relative_cost(self.architecture) / rate / 3600
+        return images * relative_cost(self.architecture) / rate / 3600
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the length of training in steps."""
+        return self.iterations or self.epochs * steps_per_epoch
 
     def encoder_cost(self, inputs: Mapping[str, Path]) -> float | None:
         """Say what the encoder costs that is trained."""
         return relative_cost(self.architecture)
+
+
+def ig1b() -> PretrainConfig:
+    """Return the config for a billion images (Sec. 3.3): 1.25 million steps on 64 GPUs.
+
+    The rate is multiplied by 0.9 every 62.5 thousand steps. There are no classes to vote on.
+    """
+    return PretrainConfig(
+        data="images",
+        batch_size=1024,
+        lr=0.12,
+        lr_batch=1024,
+        sub_batch=16,
+        iterations=1_250_000,
+        schedule=Schedule(kind="every", every=62_500, gamma=0.9),
+        knn=None,
+    )
 
 
 def moco_v2_config(**changes: object) -> PretrainConfig:

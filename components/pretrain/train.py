@@ -75,13 +75,13 @@ def pretrain(job: Job[PretrainConfig], monitored: Path | None) -> dict[str, Any]
         batches=loader,
         prepare=partial(_prepare, config, len(images)),
         evaluate=None if monitor is None else partial(_measure, monitor, mechanism),
-        evaluate_every=(config.knn.every if config.knn else 1) * loader.steps,
+        evaluate_every=_measured_every(config.knn or KnnConfig(), loader.steps),
         uniform=True,
     )
     trained = train(
         learner,
         config,
-        total_steps=config.epochs * loader.steps,
+        total_steps=config.total_steps(loader.steps),
         state=job.state,
         identity=job.identity,
         output=metrics,
@@ -135,6 +135,10 @@ def _monitor(
     )
 
 
+def _measured_every(knn: KnnConfig, steps_per_epoch: int) -> int:
+    return knn.every_iterations or knn.every * steps_per_epoch
+
+
 def _measure(monitor: KnnMonitor, mechanism: Mechanism, _: int) -> dict[str, float]:
     return {"knn_accuracy": monitor.measure(mechanism.query)}
 
@@ -145,6 +149,7 @@ def _write_encoder(mechanism: Mechanism, config: PretrainConfig, folder: Path) -
         "mechanism": config.mechanism,
         "head": config.head,
         "epochs": config.epochs,
+        "iterations": config.iterations,
     }
     write_encoder(folder, encoder.backbone, encoder.head, card)
 

@@ -20,12 +20,14 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 class Schedule(Config):
     """The learning rate over training, as a factor of its base value."""
 
-    kind: Literal["step", "cosine"] = "step"
-    """Drops at fixed points, or half a cosine down to zero."""
+    kind: Literal["step", "cosine", "every"] = "step"
+    """Drops at fixed points, half a cosine down to zero, or a drop again and again."""
     drops: tuple[float, ...] = ()
     """Fractions of training after which the rate is multiplied by `gamma` (kind `step`)."""
     gamma: PositiveFloat = 0.1
     """Factor of a drop."""
+    every: PositiveInt | None = None
+    """Iterations from one drop to the next (kind `every`)."""
     by_epoch: bool = True
     """Change only between epochs, as the released code does."""
     warmup: NonNegativeInt = 0
@@ -37,6 +39,8 @@ class Schedule(Config):
     def _drops_in_order(self) -> "Schedule":
         if any(not 0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
             raise ValueError(f"drops {self.drops} must be growing fractions between 0 and 1")
+        if (self.every is None) == (self.kind == "every"):
+            raise ValueError("every: iterations between drops, of kind `every` and of no other")
         return self
 
 

@@ -14,17 +14,22 @@ from components.core.stage import Stage
 from components.digits import STAGE as DIGITS
 from components.digits import DigitsConfig
 from components.pretrain import STAGE as PRETRAIN
-from components.pretrain import PretrainConfig
+from components.pretrain import PretrainConfig, ig1b
 from components.report import STAGE as REPORT
 from components.report import Figure, Metric, Published, ReportConfig, Row, Table
 from pipelines.plan import Existing, Mounted, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 
-NOT_PUBLIC = "the Instagram images (IG-1B) and what was trained on them are not public"
+NOT_PUBLIC = (
+    "the Instagram images (IG-1B) and what was trained on them are not public; --data ig1b=FOLDER "
+    "pre-trains on as many images of your own"
+)
 
 RANDOM = Row(key="random", name="random init.")
 SUPERVISED = Row(key="supervised", name="super. IN-1M")
 MOCO_IN1M = Row(key="moco_in1m", name="MoCo IN-1M")
+IG1B = "ig1b"
+"""A billion images of one's own, in place of Instagram's: `--data ig1b=FOLDER`."""
 MOCO_IG1B = Row(key="moco_ig1b", name="MoCo IG-1B", unobtainable=NOT_PUBLIC)
 INITIALISATIONS = (RANDOM, SUPERVISED, MOCO_IN1M, MOCO_IG1B)
 
@@ -64,7 +69,7 @@ def data_set(plan: Plan, options: Options, name: str) -> Source:
     """
     if options.scale == "full":
         return Mounted(name)
-    name = "imagenet" if name == "images" else name
+    name = "imagenet" if name in ("images", IG1B) else name
     config = options.config(DIGITS.name, "digits", DigitsConfig())
     return plan.add(DIGITS, "digits", config).output(name)
 
@@ -83,9 +88,7 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
             initialisations.
     """
     rows = [
-        row.derive(unobtainable=None, given=_option("--init", row.key, options.existing))
-        if row.key in options.existing
-        else row
+        _obtained(row, options)
         for row in table.rows
         if options.scale == "full" or not row.on_request
     ]
@@ -105,6 +108,19 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
         trials=options.trials or (1 if options.scale == "digits" else table.trials),
         command=f"{table.command} --scale {options.scale}",
     )
+
+
+def _obtained(row: Row, options: Options) -> Row:
+    """Make a row one like the others if what it lacks is given, a checkpoint or images.
+
+    The miniature's images are the digits, where the row is named.
+    """
+    if row.key in options.existing:
+        return row.derive(unobtainable=None, given=_option("--init", row.key, options.existing))
+    named = options.scale == "digits" and row.key in (options.rows or ())
+    if row.key == MOCO_IG1B.key and (IG1B in options.data or named):
+        return row.derive(unobtainable=None)
+    return row
 
 
 def _option(option: str, row: str, checkpoints: Mapping[str, Existing]) -> str:
@@ -265,6 +281,8 @@ def backbone(
         )
     elif row == "supervised":
         checkpoint = supervised(plan, options).output("model")
+    elif row == MOCO_IG1B.key:
+        checkpoint = pretraining(plan, options, row, ig1b(), data=IG1B).output("encoder")
     else:
         checkpoint = pretraining(plan, options).output("encoder")
     return converted(plan, options, row, checkpoint)
@@ -285,13 +303,25 @@ def pretraining(
     *,
     miniature: Mapping[str, Any] | None = None,
     monitor: Source | None = None,
+    data: str | None = None,
 ) -> Step:
-    """Add the pre-training of a row on ImageNet-1M: MoCo's of Sec. 4, or another one."""
+    """Add the pre-training of a row: on ImageNet-1M MoCo's of Sec. 4, or another one.
+
+    Args:
+        plan: Where the step goes.
+        options: The user's.
+        row: Whose pre-training it is.
+        config: At full scale.
+        miniature: Changes of its miniature.
+        monitor: What the kNN monitor votes on.
+        data: Name of the data set; by default that of its layout.
+    """
     name = f"pretrain_{row}"
     config = options.config(PRETRAIN.name, name, config or PretrainConfig(), **(miniature or {}))
-    if config.data in options.sizes:  # what fits depends on the batch; what is set stays
-        config = options.config(PRETRAIN.name, name, config.fit(options.sizes[config.data]))
-    inputs = {"data": data_set(plan, options, config.data)}
+    images = data or config.data
+    if images in options.sizes:  # what fits depends on the batch; what is set stays
+        config = options.config(PRETRAIN.name, name, config.fit(options.sizes[images]))
+    inputs = {"data": data_set(plan, options, images)}
     if monitor is not None:
         inputs["monitor"] = monitor
     return plan.add(PRETRAIN, name, config, **inputs)

@@ -7,8 +7,10 @@ import pytest
 from components.core.dataset import datasets
 from components.core.errors import ConfigError, UsageError
 from components.core.stage import load_stage
+from components.pretrain import ig1b
 from pipelines.plan import Existing, Mounted, Output, Plan
 from pipelines.recipes import Options, ScaleName, Setting, build_plan, load_recipe, recipe_names
+from pipelines.recipes._shared import IG1B
 from pipelines.tables import filled_cells, report_config
 from tests.detection.making import PRESETS
 from tests.pipelines.golden import options_of
@@ -209,6 +211,27 @@ def test_somebodys_own_checkpoint_is_one_more_row_and_ig1b_can_be_brought() -> N
     table = report_config(built).tables[0]
     assert table.fill("mine", "accuracy").endswith(" --row mine=mine.pth")
     assert table.fill("moco_ig1b", "accuracy").endswith(" --init moco_ig1b=theirs.pth")
+
+
+def test_ig1b_is_pretrained_on_where_somebody_has_a_billion_images() -> None:
+    without = report_config(plan("inaturalist")).tables[0]
+    assert "--data ig1b=FOLDER" in (without.rows[-1].unobtainable or "")
+    built = plan("inaturalist", data=("inaturalist", "imagenet", IG1B))
+    assert built.mounts() == ["ig1b", "imagenet", "inaturalist"]
+    assert built.step("pretrain_moco_ig1b").config == ig1b()
+    assert "inaturalist__moco_ig1b__inaturalist__0" in filled_cells(built)
+    # Their own checkpoint goes before images.
+    brought = {"moco_ig1b": Existing("theirs.pth", "Model")}
+    assert "ig1b" not in plan("inaturalist", data=(IG1B,), existing=brought).mounts()
+
+    small = plan("inaturalist", scale="digits", rows=("moco_ig1b",))
+    assert not small.mounts()
+    assert small.step("pretrain_moco_ig1b").config.model_dump()["iterations"] == 786
+
+    alone = plan("pretrain", data=(IG1B, "imagenet"))
+    step = alone.step("pretrain_moco_ig1b")
+    assert step.inputs == {"data": Mounted("ig1b"), "monitor": Mounted("imagenet")}
+    assert step.config.model_dump()["knn"]["every_iterations"] == 25_000
 
 
 def test_paths_stand_in_commands_as_a_shell_reads_them() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.core.config import parse_config
 from components.core.errors import ConfigError
-from components.pretrain import KnnConfig, PretrainConfig, moco_v2_config
+from components.pretrain import KnnConfig, PretrainConfig, ig1b, moco_v2_config
 from components.pretrain.mechanisms import (
     EndToEnd,
     MemoryBank,
@@ -19,6 +19,7 @@ from components.pretrain.mechanisms import (
     keys_of_all,
 )
 from components.pretrain.shuffling import draw_order
+from components.training.schedule import lr_factor
 
 SMALL = PretrainConfig(
     architecture="resnet_digits",
@@ -191,6 +192,26 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.dim, config.negatives, config.key_momentum) == (128, 65536, 0.999)
     assert (config.temperature, config.epochs, config.weight_decay) == (0.07, 200, 1e-4)
     assert [round(drop * config.epochs) for drop in config.schedule.drops] == [120, 160]
+
+
+def test_a_billion_images_are_trained_on_as_the_paper_says() -> None:
+    config = ig1b()
+    assert (config.batch_size, config.scaled_lr, config.negatives) == (1024, 0.12, 65536)
+    assert config.total_steps(918_000) == 1_250_000
+    rates = {
+        step: config.scaled_lr * lr_factor(config.schedule, step, 1_250_000, 918_000)
+        for step in (0, 62_499, 62_500, 1_249_999)
+    }
+    assert rates == pytest.approx({0: 0.12, 62_499: 0.12, 62_500: 0.108, 1_249_999: 0.12 * 0.9**19})
+    small = config.miniature()
+    assert small.total_steps(131) == 786
+    ends = [
+        lr_factor(one.schedule, length - 1, length, 131)
+        for one, length in ((config, 1_250_000), (small, 786))
+    ]
+    assert ends[1] == pytest.approx(ends[0], rel=0.2)
+    assert config.gpu_hours() == pytest.approx(1_250_000 * 1024 / 168 / 3600)
+    assert config.fit(2_000_000).iterations == 1_250_000
 
 
 def test_version_2_differs_in_head_views_schedule_and_temperature() -> None:

@@ -32,6 +32,18 @@ def test_drops_equal_torchs_multi_step() -> None:
     assert ours == pytest.approx(peer)
 
 
+def test_drops_every_so_many_steps_equal_torchs_and_wait_for_no_epoch() -> None:
+    ours = factors(Schedule(kind="every", every=7, gamma=0.9), 100, 30)
+    peer = of_torch(torch.optim.lr_scheduler.StepLR(optimizer(), 7, 0.9), 100)
+    assert ours == pytest.approx(peer)
+
+
+@pytest.mark.parametrize("fields", [{"kind": "every"}, {"every": 5}])
+def test_steps_between_drops_are_of_their_own_kind_alone(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="every: iterations between drops"):
+        parse_config(Schedule, fields)
+
+
 def test_cosine_by_step_equals_torchs() -> None:
     ours = factors(Schedule(kind="cosine", by_epoch=False), 50, 10)
     peer = of_torch(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer(), 50), 50)
