@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from components.datasets.findings import Findings
+from components.vision.image_sets import ImageSet
 
 Size = tuple[int, int]
 """Width and height, pixels."""
@@ -44,6 +45,17 @@ def check_files(
         for (name, identity, _), message in zip(items, pool.map(look, items), strict=True):
             if message:
                 findings.fault(name, message, identity)
+
+
+def check_decoding(images: ImageSet, findings: Findings) -> None:
+    """Decode every image of a set, wherever it lies."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        paths = (Path(images.path(index)) for index in range(len(images)))
+        for index, message in enumerate(pool.map(_decoding_fault, paths)):
+            if message:
+                findings.fault(
+                    images.files[index].partition("@")[0], message, images.image_id(index)
+                )
 
 
 def image_fault(path: Path, size: Size | None, *, decode: bool) -> str | None:

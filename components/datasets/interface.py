@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import DataError
-from components.datasets.files import check_files
+from components.datasets.files import check_decoding, check_files
 from components.datasets.findings import Findings, strictly
 from components.datasets.instances import InstanceSet, Mirroring
 from components.datasets.labels import check_labels
 from components.datasets.parts import Part, compare_parts
 from components.datasets.semantic import SemanticSet, palette
+from components.datasets.shards import check_hashes, is_sharded, scan_shards
 from components.evaluation.figures import Figures, refuse
 from components.evaluation.semantic import Confusion, Labels, read_label_map, write_label_map
 from components.vision.image_sets import ImageSet
@@ -57,6 +58,10 @@ class DatasetReader(ABC, Generic[Images]):
     def scan(self, root: Path, split: str, findings: Findings) -> Images | None:
         """Report what is wrong with a split, and return what can be used; None if nothing can."""
 
+    def scan_split(self, root: Path, split: str, findings: Findings) -> Images | None:
+        """Report what is wrong with a split in whatever form it is, as `scan` does."""
+        return self.scan(root, split, findings)
+
     @abstractmethod
     def part(self, split: str, images: Images) -> Part:
         """Return what a split has to have in common with others, and what it must not."""
@@ -81,7 +86,7 @@ class DatasetReader(ABC, Generic[Images]):
         Raises:
             DataError: if it has a fault.
         """
-        return strictly(lambda findings: self.scan(root, split, findings), root, self.name)
+        return strictly(lambda findings: self.scan_split(root, split, findings), root, self.name)
 
     def read_both(self, root: Path) -> tuple[Images, Images]:
         """Read training and validation.
@@ -137,13 +142,19 @@ class DatasetReader(ABC, Generic[Images]):
         self, root: Path, splits: Iterable[str], findings: Findings
     ) -> Iterator[tuple[str, Images]]:
         for split in splits:
-            images = self.scan(root, split, findings)
+            images = self.scan_split(root, split, findings)
             if images is not None:
                 yield split, images
 
 
 class ImageReader(DatasetReader[ImageSet]):
-    """Images for pre-training, and with classes for classification."""
+    """Images for pre-training, and with classes for classification; in files, or in shards."""
+
+    def scan_split(self, root: Path, split: str, findings: Findings) -> ImageSet | None:
+        """Report what is wrong with a split, and return what can be used."""
+        if is_sharded(root, split):
+            return scan_shards(root, split, findings)
+        return self.scan(root, split, findings)
 
     def undivided(self, root: Path) -> str | None:
         """Name the only split of data without validation, for `read`; None if it has one.
@@ -178,6 +189,11 @@ class ImageReader(DatasetReader[ImageSet]):
         self, root: Path, split: str, images: ImageSet, findings: Findings, *, decode: bool
     ) -> None:
         """Report what is wrong with the images."""
+        if is_sharded(root, split):
+            if decode:
+                check_hashes(root, split, findings)
+                check_decoding(images, findings)
+            return
         folder = root if root.is_dir() else root.parent
         below = images.root.relative_to(folder)
         names = (

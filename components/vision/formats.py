@@ -1,12 +1,16 @@
 """Which files are images; needs no torch."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
 
 from components.core.content import EXTENSIONS
 
-__all__ = ["EXTENSIONS", "Split", "count_training_images", "is_image"]
+__all__ = ["EXTENSIONS", "INDEX", "Split", "count_training_images", "is_image"]
+
+INDEX = "index.json"
+"""Of a folder with shards: which there are."""
 
 Split = Literal["train", "val"]
 
@@ -26,6 +30,8 @@ def count_training_images(path: Path, layout: str, at_most: int | None = None) -
         layout: The data set's; all of `images` is for training, of others a folder `train`.
         at_most: Where counting may end.
     """
+    if (path / "train" / INDEX).is_file():
+        return _count_in_shards(path / "train" / INDEX)
     if layout != "images" and (path / "train").is_dir():
         path = path / "train"
     if path.is_file():
@@ -38,3 +44,10 @@ def count_training_images(path: Path, layout: str, at_most: int | None = None) -
         if at_most is not None and count >= at_most:
             break
     return count
+
+
+def _count_in_shards(index: Path) -> int:
+    try:
+        return sum(shard["images"] for shard in json.loads(index.read_bytes())["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

@@ -44,14 +44,14 @@ class ImageSet:
         files: File names.
         labels: Class indices, (N,), int32; -1 without classes.
         classes: Class names; empty without classes.
-        ids: Identifiers that a data set gives its images; empty where the file name is one.
+        ids: What a data set calls its images, numbers or names; empty where the file name is that.
     """
 
     root: Path
     files: Sequence[str]
     labels: npt.NDArray[np.int32]
     classes: tuple[str, ...] = ()
-    ids: Sequence[int] = ()
+    ids: Sequence[Any] = ()
 
     def __len__(self) -> int:
         return len(self.files)

@@ -66,7 +66,11 @@ def labelled(images: ImageSet, percent: float, seed: int) -> ImageSet:
 
 def only(images: ImageSet, indices: Indices) -> ImageSet:
     """Return a part of a set."""
-    ids: Any = np.asarray(images.ids)[indices] if len(images.ids) else ()
+    ids: Any = images.ids
+    if isinstance(ids, Names):
+        ids = Names(ids[index] for index in indices.tolist())
+    elif len(ids):
+        ids = np.asarray(ids)[indices]
     files = Names(images.files[index] for index in indices.tolist())
     return ImageSet(images.root, files, images.labels[indices], images.classes, ids)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from components.core.dataset import datasets
-from components.core.errors import DataError, ExitCode
+from components.core.errors import DataError, ExitCode, UsageError
 from pipelines.cli.options import Json
-from pipelines.cli.output import print_json, say
+from pipelines.cli.output import print_json, say, tell
 from pipelines.words import number
 
 SHOWN = 100  # faults
 
-app = App(name="data", help="List and check data sets.")
+app = App(name="data", help="List, check and pack data sets.")
 
 
 @app.command(name="list")
@@ -31,6 +31,57 @@ def list_(*, json: Json = False) -> None:
     wide = max(len(dataset.name) for dataset in known)
     for dataset in known:
         say(f"{dataset.name:<{wide}}  {dataset.summary}")
+
+
+@app.command
+def pack(
+    layout: Annotated[str, Parameter(help="Of the source: imagenet, inaturalist, images.")],
+    source: Annotated[Path, Parameter(help="Its folder.")],
+    destination: Annotated[Path, Parameter(help="The folder that gets train/ and val/.")],
+    /,
+    *,
+    images: Annotated[
+        int, Parameter(help="Images of a shard; 1,250 of ImageNet's are 140 MB.", show_default=True)
+    ] = 1_250,
+    seed: Annotated[int, Parameter(help="Of their order.", show_default=True)] = 0,
+    jobs: Annotated[int | None, Parameter(help="Shards at a time; as many as cores.")] = None,
+) -> None:
+    """Pack images into shards, tar files that WebDataset reads, too, with an index beside them.
+
+    The shards are read as the same layout: --data imagenet=DESTINATION. What an interrupted attempt
+    has finished is kept; each shard is read back before it counts.
+    """
+    from components.datasets.packing import pack as pack_images
+
+    if images < 1:
+        raise UsageError(f"--images {images}: at least one")
+
+    def told(split: str, done: int, total: int) -> None:
+        if done == total or done % max(1, total // 20) == 0:
+            tell(f"{split}: {done:,} of {number(total, 'shard')}")
+
+    counts = pack_images(layout, source, destination, shard=images, seed=seed, jobs=jobs, tell=told)
+    say(f"{destination}: {', '.join(f'{count:,} images of {s}' for s, count in counts.items())}")
+
+
+@app.command
+def index(
+    path: Annotated[Path, Parameter(help="The folder with train/*.tar, and val/*.tar.")],
+    /,
+    *,
+    classes: Annotated[
+        Path | None, Parameter(help="A file with a class name a line, in the order of the labels.")
+    ] = None,
+) -> None:
+    """Make the index of shards that somebody else packed, as WebDataset does."""
+    from components.datasets.shards import index_shards
+
+    splits = [name for name in ("train", "val") if (path / name).is_dir()]
+    if not splits:
+        raise DataError(f"{path} has neither train/ nor val/ with shards in it")
+    names = classes.read_text("utf-8").split("\n") if classes else []
+    counts = index_shards(path, splits, [name.strip() for name in names if name.strip()])
+    say(f"{path}: {', '.join(f'{count:,} images of {s}' for s, count in counts.items())}")
 
 
 @app.command

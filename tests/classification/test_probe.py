@@ -20,6 +20,7 @@ from components.core.errors import DataError
 from components.core.main import execute
 from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
+from components.datasets.packing import pack
 from components.vision.backbones import load_backbone
 from components.vision.config import EvaluationConfig, LoaderConfig
 from components.vision.device import finish_views
@@ -232,3 +233,18 @@ def test_with_one_image_of_each_class_nothing_is_held_out(features: Path, tmp_pa
 def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not hold features of val: .*features\.json"):
         read_features(tmp_path, "val")
+
+
+def test_images_in_shards_have_the_features_of_those_in_files(
+    features: Path, imagenet_folder: Path, backbone: Path, tmp_path: Path
+) -> None:
+    pack("imagenet", imagenet_folder, tmp_path / "shards", shard=9)
+    folder = extract(tmp_path / "shards", backbone, tmp_path / "features")
+    by_name = [
+        dict(zip(stored.images, stored.pooled, strict=True))
+        for stored in (read_features(place, "val") for place in (folder, features))
+    ]
+    assert by_name[0].keys() == by_name[1].keys()
+    for name, pooled in by_name[0].items():
+        np.testing.assert_allclose(pooled, by_name[1][name], rtol=1e-4, atol=1e-5)
+    assert len(read_features(folder, "train").labels) == 100
