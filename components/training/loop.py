@@ -28,6 +28,7 @@ from components.training.learner import Learner
 from components.training.machine import Arithmetic, choose_arithmetic
 from components.training.optimizer import make_optimizer, momenta, restore_momenta, set_lr
 from components.training.schedule import lr_factor
+from components.training.signs import Signs
 from components.training.step import CapturedStep, LaunchedStep, TrainingStep
 from components.training.watch import Broken, LossWatch, Reporter, termination
 
@@ -144,6 +145,7 @@ class _Loop:
         if self.progress.step == self.total_steps:
             return  # an earlier attempt trained to the end, and failed after that
         self._reporter = Reporter(self.total_steps, self.progress.step)
+        self._signs = Signs(self.total_steps) if distributed.rank() == 0 else None
         last_save = time.monotonic()
         raw = self.learner.batches.between(self.progress.step, self.total_steps)
         ahead = Ahead(raw, self.learner.prepare, self.device, self.progress.step)
@@ -278,9 +280,13 @@ class _Loop:
         if row_due or self._reporter.due(progress.step):
             means = {name: float(total) / progress.summed for name, total in progress.sums.items()}
             self._reporter.report(progress.step, means)
+            if self._signs:
+                self._signs.stepped(progress.step)
             if row_due:
                 row = {**means, "lr": self._lr(progress.step - 1)}
                 history.add(progress.step, progress.step / self.steps_per_epoch, row)
+                if self._signs:
+                    self._signs.recorded(history.rows)
         if row_due:
             progress.sums, progress.summed = {}, 0
 
@@ -303,6 +309,8 @@ class _Loop:
         set_rng_state(drawn)
         history.add(step, step / self.steps_per_epoch, figures)
         self._reporter.note(step, figures)
+        if self._signs:
+            self._signs.paused()
 
     def _save(self, history: History, *, durable: bool) -> None:
         rngs = distributed.gather_objects(rng_state())

@@ -72,18 +72,19 @@ class Reporter:
         self.started = time.monotonic()
         self.first = done
         self.last = 0.0
+        self.evaluated: dict[str, float] = {}
 
     def due(self, step: int) -> bool:
         """Say whether something is told at a step."""
         return distributed.rank() == 0 and (time.monotonic() - self.last >= 1 or step == self.total)
 
     def report(self, step: int, figures: Mapping[str, float]) -> None:
-        """Tell how far the training is, if it is time, and its figures."""
+        """Tell how far the training is, if it is time, its figures and those last evaluated."""
         if not self.due(step):
             return
         now = self.last = time.monotonic()
         rate = (step - self.first) / max(now - self.started, 1e-9)
-        shown = {name: round(value, 4) for name, value in figures.items()}
+        shown = {name: round(value, 4) for name, value in {**self.evaluated, **figures}.items()}
         log.info(
             "progress",
             done=step,
@@ -96,6 +97,7 @@ class Reporter:
     def note(self, step: int, figures: Mapping[str, float]) -> None:
         """Tell what an evaluation found."""
         if distributed.rank() == 0:
+            self.evaluated = dict(figures)
             shown = {name: round(value, 4) for name, value in figures.items()}
             log.info("evaluated", step=step, **shown)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TextIO
 
 from pipelines.cli.live import LiveDisplay
-from pipelines.runs.logs import Event
+from pipelines.runs.logs import Event, show_event
 from pipelines.runs.progress import MARKS, Display, Tally, bar_text, failure_lines, outcome
 from pipelines.runs.record import StepStatus
 
@@ -27,6 +27,7 @@ class PlainDisplay:
         self.tally = Tally()
         self.width = 0
         self.said: dict[str, float] = {}
+        self.warned: set[tuple[str, str]] = set()
 
     def start(self, title: str, steps: Sequence[str] = (), since: datetime | None = None) -> None:
         """Say what it is."""
@@ -55,8 +56,11 @@ class PlainDisplay:
             self._say(failure_lines(status))
 
     def progressed(self, step: str, event: Event) -> None:
-        """Say it now and then."""
+        """Say progress now and then, and what a step warns of, once."""
         now = time.monotonic()
+        if event.get("level") == "warning" and (step, event["event"]) not in self.warned:
+            self.warned.add((step, event["event"]))
+            self._say(f"  {step:<{self.width}}  {show_event(event)}")
         if event["event"] == "progress" and now - self.said.get(step, now) >= EVERY:
             self.said[step] = now
             self._say(f"  {step:<{self.width}}  {bar_text(event)}")

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.runs.logs import Event, measured
-from pipelines.runs.progress import MARKS, Tally, failure_lines, outcome
+from pipelines.runs.logs import Event, measured, show_event
+from pipelines.runs.progress import MARKS, Tally, failure_lines, outcome, time_left
 from pipelines.runs.record import StepStatus
 from pipelines.words import duration
 
@@ -46,6 +46,7 @@ class LiveDisplay:
         self.lines: dict[str, _Line] = {}
         self.width = 0
         self.drawn = 0.0
+        self.warned: set[tuple[str, str]] = set()
 
     def start(self, title: str, steps: Sequence[str] = (), since: datetime | None = None) -> None:
         """Say what it is, and take the foot of the terminal."""
@@ -81,6 +82,9 @@ class LiveDisplay:
         line = self.lines.get(step)
         if line is None:
             return
+        if event.get("level") == "warning" and (step, event["event"]) not in self.warned:
+            self.warned.add((step, event["event"]))
+            self.note(f"{step}: {show_event(event)}")
         if event["event"] == "progress":
             line.event = event
         elif event.get("level") in ("info", "warning"):
@@ -122,4 +126,5 @@ def _progress(line: _Line) -> tuple[ProgressBar | Text, str, str]:
     bar: ProgressBar | Text = Text(line.words[:24])
     if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
         bar = ProgressBar(total=total, completed=done, width=24)
-    return bar, duration(time.monotonic() - line.started), measured(line.event)
+    spent, left = duration(time.monotonic() - line.started), time_left(line.event)
+    return bar, f"{spent}, {left} left" if left else spent, measured(line.event)

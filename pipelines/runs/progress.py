@@ -124,5 +124,16 @@ def bar_text(event: Event) -> str:
         unit = event.get("unit", "")
         far = f"{size(done)} of {size(total)}" if unit == BYTES else f"{done:g}/{total:g} {unit}"
         parts.append(f"{far} ({100 * done / total:.0f} %)".replace("  ", " "))
+        if left := time_left(event):
+            parts.append(f"{left} left")
     parts.append(measured(event))
     return "  ".join(part for part in parts if part)
+
+
+def time_left(event: Event) -> str:
+    """Return how long a step takes from here on at its own rate; nothing if it has none."""
+    done, total, rate = (event.get(name) for name in ("done", "total", "per_second"))
+    numbers = (done, total, rate)
+    if not all(isinstance(number, int | float) and number > 0 for number in numbers):
+        return ""
+    return duration((total - done) / rate)  # type: ignore[operator]

@@ -15,7 +15,7 @@ from pipelines.cli.live import LiveDisplay
 from pipelines.plan import Plan
 from pipelines.runs.folder import Run, create_run
 from pipelines.runs.logs import LogFollower, last_lines, show_event
-from pipelines.runs.progress import Display
+from pipelines.runs.progress import Display, bar_text, time_left
 from pipelines.runs.record import StepStatus
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -90,6 +90,29 @@ def test_a_terminal_shows_bars_and_figures_of_what_runs(
     assert re.search(r"▸ one\s+━+[╸╺ ━]+\s+0\.0 s\s+loss=1\.93", text)
     assert "= two    reused from earlier/two" in text
     assert "it broke" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_step_warns_of_is_shown_once(
+    run: Run, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal() if terminal else io.StringIO()
+    display = display_for(stream)
+    display.start("a run", run.record.steps)
+    display.changed("one", StepStatus(state="running", attempt=1))
+    for _ in range(2):
+        warning = {"event": "the rate fell by half", "level": "warning", "per_second": 3.1}
+        display.progressed("one", warning)
+    display.stop()
+    assert stream.getvalue().count("the rate fell by half per_second=3.1") == 1
+
+
+def test_progress_says_how_long_it_takes_from_here_on() -> None:
+    event = {"event": "progress", "done": 120, "total": 640, "unit": "steps", "per_second": 4.0}
+    assert bar_text(event) == "120/640 steps (19 %)  2 min 10 s left  per_second=4"
+    assert time_left({**event, "per_second": 0}) == ""
+    assert time_left({**event, "done": 640}) == "0.0 s"
 
 
 def test_a_log_is_followed_by_whole_lines(tmp_path: Path) -> None:

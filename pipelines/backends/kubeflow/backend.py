@@ -117,7 +117,7 @@ class Kubeflow(Backend):
 
     def progress(self, run: Run) -> Iterable[tuple[str, Event]]:
         """Read the ends of the logs of the pods that run."""
-        return progress(run, self.cluster(run)).items()
+        return progress(run, self.cluster(run))
 
     def logs(self, run: Run, steps: Sequence[str]) -> Iterator[tuple[str, StepLog]]:
         """Yield the logs of the pods that still exist, and the store's copies of others."""

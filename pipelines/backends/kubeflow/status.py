@@ -14,7 +14,7 @@ from pipelines.runs.folder import Run
 from pipelines.runs.logs import Event
 from pipelines.runs.record import DONE
 
-PROGRESS_TAIL = 20  # lines of a log in which the newest progress is looked for
+PROGRESS_TAIL = 50  # lines of a log in which the newest progress is looked for
 
 
 def refresh(run: Run, cluster: Cluster) -> None:
@@ -45,18 +45,19 @@ def refresh(run: Run, cluster: Cluster) -> None:
     run.write_record(run.record.model_copy(update={"state": state, "ended": known.ended}))
 
 
-def progress(run: Run, cluster: Cluster) -> dict[str, Event]:
-    """Return the newest progress of the steps that run.
+def progress(run: Run, cluster: Cluster) -> list[tuple[str, Event]]:
+    """Return the newest progress of the steps that run, and what they have just warned of.
 
     Raises:
         ClusterError: if the cluster cannot be reached or refuses.
     """
     running = [name for name, status in run.statuses().items() if status.state == "running"]
     pods = pods_of_run(cluster, ClusterRun.of(run)) if running else []
-    newest: dict[str, Event] = {}
+    told: list[tuple[str, Event]] = []
     for name in running:
         for pod in pods_of_step(pods, name)[-1:]:
-            for event in read_pod_log(cluster, pod, PROGRESS_TAIL):
-                if event["event"] == "progress":
-                    newest[name] = event
-    return newest
+            events = read_pod_log(cluster, pod, PROGRESS_TAIL)
+            newest = [event for event in events if event["event"] == "progress"][-1:]
+            warned = [event for event in events if event.get("level") == "warning"]
+            told += [(name, event) for event in (*warned, *newest)]
+    return told
