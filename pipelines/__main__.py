@@ -34,13 +34,14 @@ COMMANDS = {
     "cancel": ("cancel:cancel", "Stop a run."),
     "pull": ("pull:pull", "Fetch the artifacts of a submitted run."),
     "report": ("report:report", "Make one report over several runs."),
+    "board": ("board:board", "Open TensorBoard over the trainings of runs."),
     "export": ("export:export", "Write a backbone of a run for another tool."),
     "explain": ("explain:explain", "Follow a measured number down to the data."),
     "doctor": (
         "doctor:doctor",
         "Check a cluster before anything is spent; collect what a bug report needs.",
     ),
-    "data": ("data:app", "Check data sets."),
+    "data": ("data:app", "List, check and pack data sets."),
 }
 
 

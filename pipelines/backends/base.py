@@ -14,6 +14,7 @@ from pipelines.backends.findings import Finding
 from pipelines.plan import Plan
 from pipelines.runs.artifacts import StoredArtifacts
 from pipelines.runs.folder import Run
+from pipelines.runs.history import Row
 from pipelines.runs.logs import Event, Follower, StepLog
 from pipelines.runs.progress import Display
 
@@ -156,6 +157,13 @@ class Backend(ABC):
     @abstractmethod
     def doctor(self, checkup: Checkup) -> Iterator[Finding]:
         """Check what keeps it from running a plan; yield what is found as soon as it is."""
+
+    def history(self, run: Run, step: str) -> Sequence[Row]:
+        """Return what a training that is under way has recorded, where its files are not at hand.
+
+        Rows of figures by name, with `step`; up to its last checkpoint.
+        """
+        return ()
 
     def whereabouts(self, run: Run) -> Whereabouts:
         """Say where a run is executed; nobody is asked for that."""

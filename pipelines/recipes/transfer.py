@@ -9,7 +9,7 @@ from components.classification.features import STAGE as FEATURES
 from components.classification.features import FeaturesConfig
 from components.classification.imagenet import STAGE as IMAGENET
 from components.classification.inaturalist import STAGE as FINE_TUNING
-from components.classification.inaturalist import fine_tuning
+from components.classification.inaturalist import INaturalistConfig, fine_tuning
 from components.classification.probe import STAGE as PROBE
 from components.classification.probe import ProbeConfig
 from components.core.dataset import Kind, datasets, find_dataset
@@ -44,7 +44,8 @@ HELD_OUT = 20.0
 """Percent of each class that are held out where the data has no validation split."""
 TRIALS = 5
 ALL = 100.0  # percent
-KINDS: tuple[Kind, ...] = ("classification", "detection", "segmentation")
+OTHER_KINDS: tuple[Kind, ...] = ("classification", "segmentation")
+"""What one's own data sets can be for; detectors have a recipe for the layouts below alone."""
 MINIATURE: Mapping[str, DataColumn] = {
     "digits": DataColumn("imagenet"),
     "things": DataColumn("coco"),
@@ -126,7 +127,7 @@ def kind_of(layout: str) -> Kind | None:
     if layout in DETECTION:
         return "detection"
     readers = find_dataset(layout).readers
-    return next((kind for kind in KINDS if kind != "detection" and kind in readers), None)
+    return next((kind for kind in OTHER_KINDS if kind in readers), None)
 
 
 def build(options: Options) -> Plan:
@@ -223,7 +224,9 @@ class _Planned:
         )
         table = self._table(columns, TOP1, NOTES)
         config = fine_tuning().derive(
-            dataset=self.column.layout, length_of=437_513, held_out=HELD_OUT
+            dataset=self.column.layout,
+            length_of=INaturalistConfig.paper_images,
+            held_out=HELD_OUT,
         )
         metrics: dict[str, Source] = {}
         for cell in cells(table, self.options):
@@ -331,8 +334,13 @@ class _Planned:
         """Return where the images are: mounted or in a bucket, digits in miniature."""
         if self.options.scale == "digits":
             folder = find_dataset(self.column.layout).folder
-            miniatures = (d.name for d in datasets() if d.folder == folder and d.miniature)
-            return data_set(self.plan, self.options, next(miniatures))
+            miniatures = [d.name for d in datasets() if d.folder == folder and d.miniature]
+            if not miniatures:
+                raise UsageError(
+                    f"--column {self.name}={self.column.layout}: this layout has no miniature; "
+                    "--scale full reads the data itself"
+                )
+            return data_set(self.plan, self.options, miniatures[0])
         if self.column.place is not None and is_remote(self.column.place):
             return Existing(self.column.place, "Dataset")
         return Mounted(self.name)

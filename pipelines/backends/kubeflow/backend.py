@@ -20,8 +20,15 @@ from pipelines.backends.base import POD_SECONDS, Backend, Checkup, Request, Sett
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.artifacts import earlier_runs, find_artifacts
 from pipelines.backends.kubeflow.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.options import ClusterOptions
-from pipelines.backends.kubeflow.podlogs import RunFollower, attempts, pods_of_run, pods_of_step
+from pipelines.backends.kubeflow.podlogs import (
+    RunFollower,
+    attempts,
+    open_artifacts,
+    pods_of_run,
+    pods_of_step,
+)
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.server import Server
 from pipelines.backends.kubeflow.status import progress, refresh
@@ -29,6 +36,7 @@ from pipelines.backends.kubeflow.submit import retry, state_of, submit_plan
 from pipelines.plan import Plan
 from pipelines.runs.artifacts import StoredArtifacts
 from pipelines.runs.folder import Run, writable_runs_folder
+from pipelines.runs.history import Row, read_history
 from pipelines.runs.logs import Event, Follower, StepLog
 from pipelines.runs.progress import Display
 from pipelines.runs.record import Parent
@@ -118,6 +126,11 @@ class Kubeflow(Backend):
     def progress(self, run: Run) -> Iterable[tuple[str, Event]]:
         """Read the ends of the logs of the pods that run."""
         return progress(run, self.cluster(run))
+
+    def history(self, run: Run, step: str) -> Sequence[Row]:
+        """Read it from the store, beside the step's output."""
+        store = open_artifacts(self.cluster(run), ClusterRun.of(run))
+        return read_history(store, task_name(step))
 
     def logs(self, run: Run, steps: Sequence[str]) -> Iterator[tuple[str, StepLog]]:
         """Yield the logs of the pods that still exist, and the store's copies of others."""
