@@ -16,6 +16,7 @@ from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.recipes import Options, ScaleName, build_plan, load_recipe
 from tests.charts.chart import CHART, RELEASE, VARIANTS, Document, options, rendered
+from tests.pipelines.golden import options_of
 from tests.servers.cluster import TestCluster, wait_for
 from tests.servers.helm import Helm
 
@@ -34,7 +35,8 @@ class Compiled:
     @classmethod
     def of(cls, recipe: str, scale: ScaleName, cluster: ClusterOptions, path: Path) -> "Compiled":
         """Compile a recipe with the options of a namespace."""
-        compile_plan(build_plan(load_recipe(recipe), Options(scale=scale)), path, cluster)
+        chosen = Options(scale=scale, **options_of(recipe, scale))
+        compile_plan(build_plan(load_recipe(recipe), chosen), path, cluster)
         spec, platform = yaml.load_all(path.read_text("utf-8"), yaml.CSafeLoader)
         return cls(spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"])
 
@@ -143,8 +145,9 @@ def test_every_stages_pod_is_admitted_under_restricted(
     pods: dict[str, Document] = {}
     for gpus in (8, 4) if scale == "full" else (8,):  # a pre-training takes one node, or two
         there_are = given.derive(gpus_per_node=gpus)
-        compiled = Compiled.of("appendix", scale, there_are, tmp_path / "appendix.yaml")
-        pods |= dict(compiled.pods(given.service_account or ""))
+        for recipe in ("appendix", "transfer"):
+            compiled = Compiled.of(recipe, scale, there_are, tmp_path / f"{recipe}.yaml")
+            pods |= dict(compiled.pods(given.service_account or ""))
     # Measuring again is a step that people run by hand; no recipe has it.
     stages = {f"components.{name}" for name in stage_names() if not name.endswith(".evaluate")}
     only = "pipelines.backends.kubeflow.trainjob" if scale == "full" else "components.digits"
