@@ -8,11 +8,12 @@ from pydantic import AfterValidator, PositiveInt
 from components.core.dataset import find_dataset, of_kind
 from components.core.gpus import V100S, Gpus, Work
 from components.core.stage import Port
-from components.training.config import Percent, SupervisedConfig
+from components.training.config import SupervisedConfig
 from components.vision.config import (
     AugmentationConfig,
     EvaluationConfig,
     LoaderConfig,
+    Percent,
     fine_tuning,
 )
 

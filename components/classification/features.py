@@ -11,8 +11,7 @@ from components.core.dataset import find_dataset
 from components.core.gpus import V100S, Gpus
 from components.core.main import main
 from components.core.stage import Port, Resources, Stage
-from components.training.config import Percent
-from components.vision.config import EvaluationConfig, LoaderConfig
+from components.vision.config import EvaluationConfig, LoaderConfig, Percent
 
 
 class FeaturesConfig(Config):

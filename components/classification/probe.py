@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from components.core.config import Config
 from components.core.main import main
 from components.core.stage import Port, Resources, Stage
-from components.training.config import Percent
+from components.vision.config import ALL, Percent
 
 Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
@@ -21,7 +21,7 @@ class ProbeConfig(Config):
     `classification.linear` has.
     """
 
-    labels: Percent = 100.0
+    labels: Percent = ALL
     """Percent of the training images whose labels are learned from. `seed` draws them; smaller
     shares are parts of larger ones, and every class is in each."""
     seed: NonNegativeInt = 0

@@ -46,57 +46,60 @@ def run(job: Job[ProbeConfig]) -> None:
     owners = np.arange(len(stored.labels))
     chosen = share_of_images(owners, stored.labels, config.labels, config.seed, str(folder))
     training, queries = _on_device(stored, chosen), _on_device(validation)
-    details: dict[str, JsonValue] = {
-        "classes": len(stored.classes),
+    classes = stored.classes
+    told: dict[str, JsonValue] = {
+        "classes": len(classes),
         "training_images": len(training),
         "validation_images": len(queries),
         "precision": "fp32",
         "device": device_name(),
     }
-    _measure_knn(job, training, queries, validation, details)
-    _measure_linear(job, training, queries, validation, details)
+    right = _vote(config, training, queries, len(classes))
+    values = {"top1": _percent(right)}
+    log.info("knn", **values)
+    neighbours = min(config.neighbours, len(training))
+    _write(job, "knn", values, told | {"neighbours": neighbours})
+    columns = {"right": right.cpu()}
+    write_per_class(job.output("knn"), per_class(queries.labels.cpu(), columns, classes))
+
+    predictions, found = _regress(config, training, queries, len(classes))
+    log.info("linear", l2=found["l2"], iterations=found["iterations"], **predictions.figures())
+    _write(job, "linear", predictions.figures(), told | found)
+    write_predictions(job.output("linear"), predictions, classes, validation.images)
 
 
-def _measure_knn(
-    job: Job[ProbeConfig],
-    training: _Split,
-    queries: _Split,
-    validation: Features,
-    details: dict[str, JsonValue],
+def _write(
+    job: Job[ProbeConfig], port: str, values: dict[str, float], details: dict[str, JsonValue]
 ) -> None:
-    config, metrics = job.config, job.output("knn")
+    write_metrics(job.output(port), Metrics(values=values, details=details))
+
+
+def _vote(config: ProbeConfig, training: _Split, queries: _Split, classes: int) -> Tensor:
+    """Say of each query whether its neighbours name its class, (N,)."""
     predicted = knn_predict(
         F.normalize(queries.features, dim=1),
         F.normalize(training.features, dim=1),
         training.labels,
-        classes=len(validation.classes),
+        classes=classes,
         neighbours=config.neighbours,
         temperature=config.temperature,
     )
-    right = predicted == queries.labels
-    values = {"top1": _percent(right)}
-    log.info("knn", **values)
-    neighbours = min(config.neighbours, len(training))
-    write_metrics(metrics, Metrics(values=values, details={**details, "neighbours": neighbours}))
-    columns = {"right": right.cpu()}
-    write_per_class(metrics, per_class(queries.labels.cpu(), columns, validation.classes))
+    return predicted == queries.labels
 
 
-def _measure_linear(
-    job: Job[ProbeConfig],
-    training: _Split,
-    queries: _Split,
-    validation: Features,
-    details: dict[str, JsonValue],
-) -> None:
-    config, metrics = job.config, job.output("linear")
-    # In place: features of a million images are 10 GB.
+def _regress(
+    config: ProbeConfig, training: _Split, queries: _Split, classes: int
+) -> tuple[Predictions, dict[str, JsonValue]]:
+    """Classify by logistic regression; features are scaled in place, a million are 10 GB.
+
+    Returns:
+        The predictions, and how they were found.
+    """
     mean = training.features.mean(0)
     training.features.sub_(mean)
     scale = torch.linalg.vector_norm(training.features) / training.features.numel() ** 0.5
     training.features.div_(scale.clamp(min=1e-12))
     queries.features.sub_(mean).div_(scale.clamp(min=1e-12))
-    classes = len(validation.classes)
     l2, tried = _choose_penalty(config, training, classes)
     fitted = fit_regression(
         training.features, training.labels, classes, l2, iterations=config.iterations
@@ -110,16 +113,12 @@ def _measure_linear(
         probabilities=probabilities.cpu(),
         losses=F.cross_entropy(logits, queries.labels, reduction="none").cpu(),
     )
-    figures = predictions.figures()
-    log.info("linear", l2=l2, iterations=fitted.iterations, **figures)
-    told: dict[str, JsonValue] = {
+    return predictions, {
         "l2": l2,
         "held_out_top1": {f"{weight:g}": accuracy for weight, accuracy in tried},
         "iterations": fitted.iterations,
         "loss": fitted.loss,
     }
-    write_metrics(metrics, Metrics(values=figures, details=details | told))
-    write_predictions(metrics, predictions, validation.classes, validation.images)
 
 
 def _choose_penalty(

@@ -12,7 +12,8 @@ from components.core.dataset import Kind
 from components.core.errors import DataError
 from components.datasets.loading import detection_reader, image_reader, segmentation_reader
 from components.datasets.semantic import pairs_of_masks
-from components.vision.shares import ALL, share_of_images
+from components.vision.config import ALL
+from components.vision.shares import share_of_images
 
 IN_CODE_DIGEST = False  # plans are stated by it, and nothing is trained by it
 

@@ -25,11 +25,8 @@ from components.datasets.shards import (
     read_list,
     write_list,
 )
-from components.vision.decoding import read_bytes
+from components.vision.decoding import CorruptImageError, read_bytes
 from components.vision.image_sets import ImageSet
-
-IMAGES = 1_250
-"""Of a shard: ImageNet's training images are 1,025 of them, of about 140 MB each."""
 
 Tell = Callable[[str, int, int], object]
 """Is told a split, and how many of its shards are done."""
@@ -93,7 +90,11 @@ class _Packing:
     def _add(self, archive: tarfile.TarFile, key: str, index: int) -> None:
         path = self.images.path(index)
         extension = self.images.files[index].rpartition(".")[2].lower()
-        parts = [(extension if extension.isalnum() else "jpg", read_bytes(path))]
+        try:
+            content = read_bytes(path)
+        except CorruptImageError as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+        parts = [(extension if extension.isalnum() else "jpg", content)]
         if self.images.classes:
             parts.append(("cls", str(self.images.label(index)).encode()))
         for name, content in parts:
@@ -107,7 +108,7 @@ def pack(
     source: Path,
     destination: Path,
     *,
-    shard: int = IMAGES,
+    shard: int,
     seed: int = 0,
     jobs: int | None = None,
     tell: Tell = lambda *_: None,

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from components.core.errors import DataError
 from components.evaluation.semantic import IGNORED
+from components.vision.config import ALL
 from components.vision.image_sets import Names
 from components.vision.masks import read_values
-from components.vision.shares import ALL, Indices, share_of_images
+from components.vision.shares import Indices, share_of_images
 
 
 @dataclass(frozen=True)

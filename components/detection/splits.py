@@ -7,8 +7,9 @@ from components.core.errors import DataError
 from components.datasets.findings import TOLERATED
 from components.datasets.instances import InstanceSet
 from components.datasets.interface import DetectionReader
+from components.vision.config import ALL
 from components.vision.formats import Split
-from components.vision.shares import ALL, share_of_images
+from components.vision.shares import share_of_images
 
 
 def need_masks(images: InstanceSet, split: Split) -> None:

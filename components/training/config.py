@@ -4,7 +4,6 @@ from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -13,8 +12,7 @@ from pydantic import (
 )
 
 from components.core.config import Config, Incidental
-
-Percent = Annotated[float, Field(gt=0, le=100)]
+from components.vision.config import ALL, Percent
 
 
 class Schedule(Config):
@@ -92,7 +90,7 @@ class TrainingConfig(Config):
 class SupervisedConfig(TrainingConfig):
     """Options of trainings that learn from labels; a stage adds how long."""
 
-    labels: Percent = 100.0
+    labels: Percent = ALL
     """Percent of the training images whose labels are learned from. `seed` draws them; smaller
     shares are parts of larger ones, and every class is in each."""
     length_of: PositiveInt | None = None
@@ -117,7 +115,7 @@ class SupervisedConfig(TrainingConfig):
         if self.length_of is not None:
             changes = self.longer((images / self.length_of) ** 0.5)
             changes |= {"length_of": None, "counted": images}
-        elif self.labels == 100:
+        elif self.labels == ALL:
             return self
         batch = self.batch_size
         while batch > images:

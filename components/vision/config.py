@@ -14,6 +14,9 @@ from pydantic import (
 from components.core.config import Config, Incidental
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+ALL = 100.0
+"""Percent."""
 Channels = tuple[float, float, float]
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)

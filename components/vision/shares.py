@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import DataError
+from components.vision.config import ALL
 from components.vision.image_sets import ImageSet, Names
 
 Indices = npt.NDArray[np.int64]
-ALL = 100.0  # percent
 
 
 def share_of_images(

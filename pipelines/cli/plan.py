@@ -137,7 +137,10 @@ def _print_lengths(plan: Plan) -> None:
             [[data, stage, str(count), length] for (data, stage, length), count in told.items()],
             right=["trainings"],
         )
-        say("Another for all rows: --set STAGE.length_of=null, and its epochs or iterations.")
+        say(
+            "Another for all rows: --set STAGE.length_of=null, its epochs or iterations, and a "
+            "batch_size that the images fill."
+        )
 
 
 def _print_cells(plan: Plan) -> None:

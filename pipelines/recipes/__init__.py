@@ -14,6 +14,7 @@ from components.core.config import C, apply_settings, nearest
 from components.core.errors import ConfigError, UsageError
 from components.core.search_path import further_folders
 from components.report import Table
+from components.vision.config import ALL
 from pipelines.plan import Existing, NameTakenError, Plan
 from pipelines.tables import filled_cells, report_config
 
@@ -84,7 +85,7 @@ class Options:
     existing: Mapping[str, Existing] = field(default_factory=dict)
     own: Mapping[str, Existing] = field(default_factory=dict)
     own_columns: Mapping[str, DataColumn] = field(default_factory=dict)
-    labels: tuple[float, ...] = (100.0,)
+    labels: tuple[float, ...] = (ALL,)
 
     @property
     def checkpoints(self) -> Mapping[str, Existing]:

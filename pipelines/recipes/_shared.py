@@ -113,12 +113,12 @@ def chosen(table: Table, options: Options, *, own_rows: bool = True) -> Table:
 def _obtained(row: Row, options: Options) -> Row:
     """Make a row one like the others if what it lacks is given, a checkpoint or images.
 
-    The miniature's images are the digits, where the row is named.
+    A billion images are wanted where they are given, or where their row is named.
     """
     if row.key in options.existing:
         return row.derive(unobtainable=None, given=_option("--init", row.key, options.existing))
-    named = options.scale == "digits" and row.key in (options.rows or ())
-    if row.key == MOCO_IG1B.key and (IG1B in options.data or named):
+    wanted = IG1B in options.data or row.key in (options.rows or ())
+    if row.key == MOCO_IG1B.key and wanted:
         return row.derive(unobtainable=None)
     return row
 

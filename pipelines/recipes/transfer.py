@@ -25,6 +25,7 @@ from components.report import Column, Figure, Metric, Table, Trend, TrendPoint
 from components.segmentation import STAGE as SEGMENTATION
 from components.segmentation import voc as fcn
 from components.training.config import SupervisedConfig
+from components.vision.config import ALL
 from pipelines.plan import Existing, Mounted, Plan, Source, Step
 from pipelines.recipes import DataColumn, Options, Recipe, cityscapes, keypoints, voc
 from pipelines.recipes._shared import (
@@ -43,7 +44,6 @@ from pipelines.recipes._shared import (
 HELD_OUT = 20.0
 """Percent of each class that are held out where the data has no validation split."""
 TRIALS = 5
-ALL = 100.0  # percent
 OTHER_KINDS: tuple[Kind, ...] = ("classification", "segmentation")
 """What one's own data sets can be for; detectors have a recipe for the layouts below alone."""
 MINIATURE: Mapping[str, DataColumn] = {

@@ -127,6 +127,15 @@ def test_an_interrupted_packing_goes_on_where_it_was(
     assert not list(target.rglob(".*"))
 
 
+def test_a_source_that_cannot_be_read_is_named(imagenet_folder: Path, tmp_path: Path) -> None:
+    lost = sorted((imagenet_folder / "train").rglob("*.JPEG"))[7]
+    lost.unlink()
+    lost.symlink_to(tmp_path / "nowhere.JPEG")
+    with pytest.raises(DataError, match=f"{lost.name} cannot be read: No such file"):
+        pack("imagenet", imagenet_folder, tmp_path / "packed", shard=25)
+    assert not (tmp_path / "packed/train/index.json").exists()
+
+
 def drop(root: Path) -> None:
     (root / "train/train-000001.tar").unlink()
 

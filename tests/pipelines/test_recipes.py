@@ -220,6 +220,7 @@ def test_ig1b_is_pretrained_on_where_somebody_has_a_billion_images() -> None:
     assert built.mounts() == ["ig1b", "imagenet", "inaturalist"]
     assert built.step("pretrain_moco_ig1b").config == ig1b()
     assert "inaturalist__moco_ig1b__inaturalist__0" in filled_cells(built)
+    assert plan("inaturalist", rows=("moco_ig1b",)).mounts() == ["ig1b", "inaturalist"]
     # Their own checkpoint goes before images.
     brought = {"moco_ig1b": Existing("theirs.pth", "Model")}
     assert "ig1b" not in plan("inaturalist", data=(IG1B,), existing=brought).mounts()
