@@ -40,6 +40,11 @@ class Existing:
     uri: str
     kind: ArtifactKind
 
+    @property
+    def read_in_place(self) -> bool:
+        """Whether a step is told where it is, and reads of it what it needs: it may be large."""
+        return self.kind == "Dataset"
+
 
 Source = Output | Mounted | Existing
 Binding = Source | Mapping[str, Source]

@@ -157,7 +157,9 @@ def _verified(
     for name, (port, source) in sources.items():
         mounted = isinstance(source, Mount)
         where = source.path if isinstance(source, Mount) else source
-        paths[name] = path = local_path(where) if mounted else ports.input(name, where)
+        paths[name] = path = (
+            local_path(where) if mounted else ports.input(name, where, sharded=port.any_data)
+        )
         if not path.exists():
             raise DataError(f"input {name}: {where} does not exist")
         called = path.name

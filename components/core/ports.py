@@ -15,6 +15,7 @@ from components.core.publish import Publication
 from components.core.store import KeyNotFound, is_remote, local_path, open_store
 from components.core.store.place import Place, Places
 from components.core.store.probe import probe
+from components.core.store.shards import fetch_index
 
 IN_CODE_DIGEST = False  # it carries artifacts, which are verified by their hashes
 
@@ -79,8 +80,13 @@ class Ports:
         if self._remote:
             self._publication.begin()
 
-    def input(self, name: str, source: str) -> Path:
+    def input(self, name: str, source: str, *, sharded: bool = False) -> Path:
         """Return the path of an input, fetched if it is in a bucket; not verified yet.
+
+        Args:
+            name: The input.
+            source: Its path or URL.
+            sharded: Whether it may be a data set in shards, of which the index is fetched alone.
 
         Raises:
             DataError: when there is nothing.
@@ -88,6 +94,11 @@ class Ports:
         if not is_remote(source):
             return local_path(source)
         place = self._places.find(source)
+        if sharded:
+            folder = self._scratch / "inputs" / name / place.key.rpartition("/")[2]
+            if fetch_index(place.store, place.key, folder):
+                log.info("reading shards where they are", input=name, url=place.url)
+                return folder
         log.info("fetching", input=name, url=place.url)
         try:
             return place.fetch(self._scratch / "inputs" / name)

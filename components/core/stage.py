@@ -45,10 +45,15 @@ class Port:
     many: bool = False
     foreign: bool = False
 
+    @property
+    def any_data(self) -> bool:
+        """Whether it takes a data set that no stage made."""
+        return self.foreign and self.kind == "Dataset"
+
     def takes_plain(self, path: Path) -> bool:
         """Say whether it takes a folder as it is: a data set that no stage made or began to."""
         made = any((path / name).exists() for name in (MANIFEST, UNFINISHED))
-        return self.foreign and self.kind == "Dataset" and path.is_dir() and not made
+        return self.any_data and path.is_dir() and not made
 
 
 @dataclass(frozen=True)

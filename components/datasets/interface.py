@@ -182,7 +182,8 @@ class ImageReader(DatasetReader[ImageSet]):
 
     def part(self, split: str, images: ImageSet) -> Part:
         """Return a split's classes and files."""
-        files = [f"{images.root}/{file}" for file in images.files]
+        # Those of a split's shards are in no other one.
+        files = [] if images.shard_bytes else [f"{images.root}/{file}" for file in images.files]
         return Part(self.shown(split), images.classes, files, measured=split == self.validation)
 
     def look(

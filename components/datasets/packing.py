@@ -1,9 +1,11 @@
 """Packs images into shards: in an order drawn by a seed, many at a time, whole or not at all."""
 
+import hashlib
 import io
+import json
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +17,20 @@ from components.core.errors import DataError, UsageError
 from components.datasets.findings import Findings
 from components.datasets.loading import image_reader
 from components.datasets.shards import (
-    Places,
-    Shard,
-    ShardList,
-    describe_shard,
-    find_places,
+    Images,
+    find_images,
     is_sharded,
-    load_places,
     read_list,
-    write_list,
+    write_index,
 )
 from components.vision.decoding import CorruptImageError, read_bytes
 from components.vision.image_sets import ImageSet
 
 Tell = Callable[[str, int, int], object]
 """Is told a split, and how many of its shards are done."""
+
+
+_BEGUN = ".packing.json"  # in a folder that is not packed to the end: what goes there
 
 
 @dataclass(frozen=True)
@@ -54,38 +55,27 @@ class _Packing:
     def count(self) -> int:
         return -(-len(self.order) // self.shard)
 
-    def pack(self, number: int) -> Shard:
+    def pack(self, number: int) -> Images:
         """Make a shard, unless it is there, and read it back."""
         path = self.folder / f"{self.split}-{number:06d}.tar"
         chosen = self.order[number * self.shard : (number + 1) * self.shard]
-        names = np.array([self.images.image_id(index).encode() for index in chosen.tolist()])
-        if (known := self._known(path, names)) is not None:
-            return known
+        if path.exists():
+            return self._read_back(path, chosen)
         unfinished = path.with_name(f".{path.name}.part")
         with tarfile.open(unfinished, "w:", format=tarfile.USTAR_FORMAT) as archive:
             for place, index in enumerate(chosen.tolist()):
                 self._add(archive, f"{number * self.shard + place:09d}", index)
-        packed = find_places(unfinished)
-        labels = self.images.labels[chosen].astype(np.int32)
-        if not np.array_equal(packed.labels, labels):
-            raise DataError(f"{path}: what was written has other labels when it is read back")
+        images = self._read_back(unfinished, chosen)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
-        Places(packed.offsets, packed.sizes, labels, names).save(path.with_suffix(".npz"))
-        return describe_shard(path, len(names))
+        return images._replace(shard=images.shard.model_copy(update={"name": path.name}))
 
-    def _known(self, path: Path, names: npt.NDArray[np.bytes_]) -> Shard | None:
-        """Return a shard that an earlier attempt finished: its index is written last."""
-        if not (path.is_file() and path.with_suffix(".npz").is_file()):
-            return None
-        try:
-            places = load_places(path.with_suffix(".npz"))
-        except DataError:
-            return None
-        whole = int((places.offsets + places.sizes).max()) <= path.stat().st_size
-        same = np.array_equal(places.names, names)
-        return describe_shard(path, len(names)) if whole and same else None
+    def _read_back(self, path: Path, chosen: npt.NDArray[np.int64]) -> Images:
+        images = find_images(path, [self.images.image_id(index) for index in chosen.tolist()])
+        if not np.array_equal(images.places["label"], self.images.labels[chosen]):
+            raise DataError(f"{path} does not hold the labels that belong there: remove it")
+        return images
 
     def _add(self, archive: tarfile.TarFile, key: str, index: int) -> None:
         path = self.images.path(index)
@@ -139,32 +129,55 @@ def pack(
         images = reader.read(source, split)
         order = np.random.default_rng(seed).permutation(len(images))
         packing = _Packing(images, destination / split, order, shard, split)
-        said = {"layout": layout, "images": len(images), "shard": shard, "seed": seed}
-        _check_free(packing.folder, said)
-        packing.folder.mkdir(parents=True, exist_ok=True)
-        shards = []
+        said = {
+            "layout": layout,
+            "images": len(images),
+            "source": _digest(images),
+            "shard": shard,
+            "seed": seed,
+        }
+        _begin(packing.folder, said)
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
             try:
-                for done, made in enumerate(pool.map(packing.pack, range(packing.count)), 1):
-                    shards.append(made)
-                    tell(split, done, packing.count)
+                made = _told(pool.map(packing.pack, range(packing.count)), tell, packing)
+                write_index(packing.folder, made, images.classes, said)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        write_list(
-            packing.folder,
-            ShardList(classes=images.classes, shards=tuple(shards), packed=said),
-        )
+        (packing.folder / _BEGUN).unlink(missing_ok=True)
         counts[split] = len(images)
     return counts
 
 
-def _check_free(folder: Path, said: dict[str, object]) -> None:
-    """Refuse a folder that holds shards of something else."""
+def _begin(folder: Path, said: dict[str, object]) -> None:
+    """Write down what is packed into a folder; refuse one that holds shards of something else."""
+    begun = folder / _BEGUN
+    before: dict[str, object] | None = None
     if is_sharded(folder.parent, folder.name):
         listed = read_list(folder, str(folder), Findings())
-        if listed is None or dict(listed.packed) != said:
-            raise UsageError(
-                f"{folder} holds other shards ({dict(listed.packed) if listed else 'unreadable'}); "
-                "name another folder, or remove them"
-            )
+        before = dict(listed.packed) if listed else {}
+    elif begun.exists():
+        before = json.loads(begun.read_bytes())
+    elif any(folder.glob("*.tar")):
+        before = {}
+    if before not in (None, said):
+        raise UsageError(
+            f"{folder} holds other shards ({before or 'nobody knows of what'}); name another "
+            "folder, or remove them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(said), "utf-8")
+
+
+def _digest(images: ImageSet) -> str:
+    """Return a digest of what images are called, and of their classes."""
+    digest = hashlib.sha256("\n".join(images.classes).encode())
+    for index in range(len(images)):
+        digest.update(f"\n{images.label(index)} ".encode() + os.fsencode(images.image_id(index)))
+    return digest.hexdigest()
+
+
+def _told(made: Iterator[Images], tell: Tell, packing: _Packing) -> Iterator[Images]:
+    for done, images in enumerate(made, 1):
+        tell(packing.split, done, packing.count)
+        yield images

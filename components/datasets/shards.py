@@ -1,17 +1,19 @@
 """Images in shards: tar files as WebDataset has them, with an index that says where each one is.
 
-ROOT/SPLIT/NAME.tar has `KEY.jpg` and `KEY.cls` for every image; ROOT/SPLIT/NAME.npz beside it says
-where in the file they are, and ROOT/SPLIT/index.json which shards there are. So an image is read by
-itself, and the order of a training is as free as among single files, a thousand times as many.
+ROOT/SPLIT/NAME.tar has `KEY.jpg` and `KEY.cls` for every image. In the same folder, index.json says
+which shards there are, places.bin where in them the images are, and names.txt what these are
+called. So an image is read by itself, and a training may begin anywhere in its order.
 """
 
+import hashlib
 import json
+import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.errors import DataError, UsageError
 from components.core.manifest import file_sha256
+from components.core.store import Store
+from components.core.store.shards import INDEX, NAMES, PLACES, SPLITS, stored_shards
 from components.datasets.findings import Findings
-from components.vision.formats import INDEX, is_image
-from components.vision.image_sets import ImageSet, Names
+from components.vision.formats import is_image
+from components.vision.image_sets import ImageSet, NamesInFile, ShardFiles
 
 _THREADS = 8
+_PART = 16 << 20  # bytes of a shard that are read at once
 _NO_LABEL = -1
+PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])
+"""Of places.bin: an image's first byte in its shard, its bytes, and its class, -1 without."""
 
 
 class Shard(BaseModel):
@@ -44,35 +51,33 @@ class ShardList(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = 2
     classes: tuple[str, ...]
     """Empty where images have none."""
     shards: tuple[Shard, ...]
+    places: str
+    """SHA-256 of places.bin."""
     packed: Mapping[str, Any] = {}
     """How they were packed, if it was here."""
 
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return sum(shard.images for shard in self.shards)
 
-class Places(NamedTuple):
-    """Where the N images of a shard are.
+
+class Images(NamedTuple):
+    """What a shard holds.
 
     Attributes:
-        offsets: First bytes, (N,), int64.
-        sizes: Bytes, (N,), int64.
-        labels: Classes, -1 without, (N,), int32.
-        names: What each image is called, (N,), bytes.
+        shard: Its entry in the list.
+        places: Where its N images are, (N,), `PLACE`.
+        names: What they are called.
     """
 
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int32]
-    names: npt.NDArray[np.bytes_]
-
-    def save(self, path: Path) -> None:
-        """Write them, whole or not at all."""
-        unfinished = path.with_name(f".{path.name}.part")
-        with unfinished.open("wb") as file:
-            np.savez(file, **self._asdict())
-        unfinished.replace(path)
+    shard: Shard
+    places: npt.NDArray[np.void]
+    names: Sequence[str]
 
 
 def is_sharded(root: Path, split: str) -> bool:
@@ -81,41 +86,47 @@ def is_sharded(root: Path, split: str) -> bool:
 
 
 def scan_shards(root: Path, split: str, findings: Findings) -> ImageSet | None:
-    """Report what is wrong with the shards of a split, and return its images."""
+    """Report what is wrong with the shards of a split, and return its images.
+
+    The index is not read into memory: of a billion images it has 16 GB.
+    """
     folder = root / split
     listed = read_list(folder, f"{split}/{INDEX}", findings)
     if listed is None:
         return None
-    names: list[str] = []
-    kept: list[Places] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looked = pool.map(lambda shard: _look(folder, shard), listed.shards)
-        for shard, (places, message) in zip(listed.shards, looked, strict=True):
-            if places is None:
-                findings.fault(f"{split}/{shard.name}", message)
-                continue
-            ends = zip(places.offsets.tolist(), places.sizes.tolist(), strict=True)
-            names += [f"{shard.name}@{offset}+{size}" for offset, size in ends]
-            kept.append(places)
-    if not names:
-        findings.fault(f"{split}/{INDEX}", "lists no image that can be read")
+    faults = list(_faults(folder, listed))
+    for name, message in faults:
+        findings.fault(f"{split}/{name}", message)
+    if faults:
         return None
-    labels = np.concatenate([places.labels for places in kept])
-    if len(wrong := labels[labels >= len(listed.classes)]) or (listed.classes and labels.min() < 0):
-        label = wrong[0] if len(wrong) else _NO_LABEL
-        findings.fault(f"{split}/{INDEX}", f"an image has label {label} of {len(listed.classes)}")
-        return None
-    ids = Names(name.decode() for places in kept for name in places.names.tolist())
-    return ImageSet(folder, Names(names), labels, listed.classes, ids)
+    places = np.memmap(folder / PLACES, PLACE, "r")
+    labels: npt.NDArray[Any] = places["label"]
+    if listed.classes:
+        if labels.min() < 0 or labels.max() >= len(listed.classes):
+            label = _NO_LABEL if labels.min() < 0 else labels.max()
+            message = f"an image has label {label} of {len(listed.classes)}"
+            findings.fault(f"{split}/{INDEX}", message)
+            return None
+        labels = np.ascontiguousarray(labels)
+    files = ShardFiles(
+        [shard.name for shard in listed.shards],
+        np.cumsum([shard.images for shard in listed.shards]),
+        places,
+    )
+    names = NamesInFile(folder / NAMES, len(files)) if (folder / NAMES).exists() else ()
+    bytes_each = sum(shard.size for shard in listed.shards) // len(files)
+    return ImageSet(folder, files, labels, listed.classes, names, shard_bytes=bytes_each)
 
 
 def check_hashes(root: Path, split: str, findings: Findings) -> None:
     """Report shards whose bytes are not those that were packed or indexed."""
     folder = root / split
     listed = read_list(folder, f"{split}/{INDEX}", findings)
+    if listed and file_sha256(folder / PLACES) != listed.places:
+        findings.fault(f"{split}/{PLACES}", "its bytes are others than the index says")
     for shard in listed.shards if listed else ():
-        path = folder / shard.name
-        if path.is_file() and file_sha256(path) != shard.sha256:
+        digest = _sha256(folder, shard)
+        if digest not in (None, shard.sha256):
             findings.fault(f"{split}/{shard.name}", "its bytes are others than the index says")
 
 
@@ -129,31 +140,67 @@ def read_list(folder: Path, shown: str, findings: Findings) -> ShardList | None:
     return listed
 
 
-def write_list(folder: Path, listed: ShardList) -> None:
-    """Write index.json, whole or not at all; what it lists is there."""
+def write_index(
+    folder: Path,
+    shards: Iterable[Images],
+    classes: Sequence[str] | None = None,
+    packed: Mapping[str, Any] | None = None,
+) -> ShardList:
+    """Write the index of shards that are there, whole or not at all; return what it lists.
+
+    Args:
+        folder: Where they are.
+        shards: What each holds, in their order; they are taken one by one.
+        classes: Names of the classes; by default the numbers.
+        packed: How they were packed, if it was here.
+
+    Raises:
+        DataError: if a name has a line break, or there is a label of no class.
+    """
+    digest, listed, most = hashlib.sha256(), [], _NO_LABEL
+    unfinished = {name: folder / f".{name}.part" for name in (PLACES, NAMES)}
+    with unfinished[PLACES].open("wb") as places, unfinished[NAMES].open("wb") as names:
+        for shard in shards:
+            listed.append(shard.shard)
+            content = shard.places.tobytes()
+            digest.update(content)
+            places.write(content)
+            most = max(most, int(shard.places["label"].max()))
+            if broken := next((name for name in shard.names if "\n" in name), None):
+                raise DataError(f"{broken!r} has a line break in its name: rename it")
+            names.writelines(os.fsencode(name) + b"\n" for name in shard.names)
+    if classes and most >= len(classes):
+        raise DataError(f"{folder}: a label is {most}, and {len(classes)} classes are named")
+    named = map(str, range(most + 1)) if classes is None else classes
+    index = ShardList(
+        classes=tuple(named),
+        shards=tuple(listed),
+        places=digest.hexdigest(),
+        packed=packed or {},
+    )
+    (folder / INDEX).unlink(missing_ok=True)
+    for name, path in unfinished.items():
+        path.replace(folder / name)
+    save_list(folder, index)
+    return index
+
+
+def save_list(folder: Path, index: ShardList) -> None:
+    """Write index.json, whole or not at all."""
     unfinished = folder / f".{INDEX}.part"
-    unfinished.write_text(listed.model_dump_json(indent=1) + "\n", "utf-8")
+    unfinished.write_text(index.model_dump_json(indent=1) + "\n", "utf-8")
     unfinished.replace(folder / INDEX)
 
 
-def load_places(path: Path) -> Places:
-    """Read where the images of a shard are.
-
-    Raises:
-        DataError: if the file is missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return Places(**{name: stored[name] for name in Places._fields})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path.name} is no index of a shard: {error}") from None
-
-
-def find_places(path: Path) -> Places:
+def find_images(path: Path, names: Sequence[str] | None = None) -> Images:
     """Find the images of a tar file, and their labels, by its headers.
 
     An image belongs to the files of its key, all up to the first dot of its name: `KEY.cls` has the
     class as a number, `KEY.json` as `label`, `cls` or `class`.
+
+    Args:
+        path: The file.
+        names: What the images are called; by default by their keys.
 
     Raises:
         DataError: if it is no whole tar file, has no image, or a label is no number.
@@ -181,20 +228,15 @@ def find_places(path: Path) -> Places:
         raise DataError(f"{path} has no images")
     if labels and len(missing := images.keys() - labels.keys()):
         raise DataError(f"{path}: {min(missing)} and {len(missing) - 1} more have no label")
+    places = np.empty(len(images), PLACE)
     ends = np.array([*images.values()], np.int64)
-    if (ends.sum(1) > path.stat().st_size).any():
+    places["offset"], places["size"] = ends.T
+    places["label"] = [labels.get(key, _NO_LABEL) for key in images]
+    size = path.stat().st_size
+    if (ends.sum(1) > size).any():
         raise DataError(f"{path} is no whole tar file: its last image ends after it")
-    return Places(
-        offsets=ends[:, 0],
-        sizes=ends[:, 1],
-        labels=np.array([labels.get(key, _NO_LABEL) for key in images], np.int32),
-        names=np.array([key.encode() for key in images]),
-    )
-
-
-def describe_shard(path: Path, images: int) -> Shard:
-    """Return the entry of a shard, its hash taken from the disk."""
-    return Shard(name=path.name, images=images, size=path.stat().st_size, sha256=file_sha256(path))
+    shard = Shard(name=path.name, images=len(places), size=size, sha256=file_sha256(path))
+    return Images(shard, places, names or [*images])
 
 
 def index_shards(root: Path, splits: Sequence[str], classes: Sequence[str] = ()) -> dict[str, int]:
@@ -212,48 +254,123 @@ def index_shards(root: Path, splits: Sequence[str], classes: Sequence[str] = ())
         DataError: naming what cannot be read.
         UsageError: if they are shards of ours, whose index has more than the files.
     """
-    found: dict[str, list[tuple[Shard, Places]]] = {}
+    shards: dict[str, list[Path]] = {}
     for split in splits:
         if is_sharded(root, split):
-            listed = read_list(root / split, split, Findings())
-            if listed is not None and listed.packed:
-                raise UsageError(f"{root / split} was packed here, and has an index with names")
-        shards = sorted((root / split).glob("[!.]*.tar"))
-        if not shards:
+            _refuse_packed(read_list(root / split, split, Findings()), f"{root / split}")
+        shards[split] = sorted((root / split).glob("[!.]*.tar"))
+        if not shards[split]:
             raise DataError(f"{root / split} has no shards, NAME.tar")
+    return _write_indices(shards, classes, find_images)
+
+
+def index_stored_shards(store: Store, key: str, classes: Sequence[str] = ()) -> dict[str, int]:
+    """Make the indices of shards in a bucket that somebody else packed; each is fetched once.
+
+    Args:
+        store: The bucket.
+        key: The data set's.
+        classes: As of `index_shards`.
+
+    Returns:
+        Images by split.
+
+    Raises:
+        DataError: naming what cannot be read.
+        UsageError: as `index_shards`.
+        StoreError: if the bucket cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory(prefix="moco-") as name:
+        root = Path(name)
+        shards: dict[str, list[Path]] = {}
+        for split in SPLITS:
+            folder = f"{key}/{split}/"
+            names = {entry.key.removeprefix(folder) for entry in store.list(folder.rstrip("/"))}
+            tars = sorted(n for n in names if n.endswith(".tar") and "/" not in n and n[0] != ".")
+            if not tars:
+                continue
+            (root / split).mkdir()
+            if INDEX in names:
+                (root / split / INDEX).write_bytes(store.read(f"{key}/{split}/{INDEX}"))
+                listed = read_list(root / split, split, Findings())
+                _refuse_packed(listed, f"{store.url}/{key}/{split}")
+            shards[split] = [root / split / name for name in tars]
+        if not shards:
+            raise DataError(f"{store.url}/{key} has neither train/ nor val/ with shards, NAME.tar")
+
+        def find(path: Path) -> Images:
+            store.get(f"{key}/{path.parent.name}/{path.name}", path)
+            try:
+                return find_images(path)
+            finally:
+                path.unlink()
+
+        counts = _write_indices(shards, classes, find)
+        for split in shards:
+            for file in (NAMES, PLACES, INDEX):  # what lists the others comes last
+                store.put(root / split / file, f"{key}/{split}/{file}")
+    return counts
+
+
+def _refuse_packed(listed: ShardList | None, where: str) -> None:
+    if listed is not None and listed.packed:
+        raise UsageError(f"{where} was packed here, and has an index with names")
+
+
+def _write_indices(
+    shards: Mapping[str, Sequence[Path]], classes: Sequence[str], find: Callable[[Path], Images]
+) -> dict[str, int]:
+    """Write the index of each split, all with the same classes; return how many images each has."""
+    indices: dict[Path, ShardList] = {}
+    for paths in shards.values():
         with ThreadPoolExecutor(_THREADS) as pool:
-            found[split] = list(pool.map(_indexed, shards))
-    most = max(int(places.labels.max()) for pairs in found.values() for _, places in pairs)
-    if classes and most >= len(classes):
-        raise DataError(f"{root}: a label is {most}, and {len(classes)} classes are named")
-    names = tuple(classes or map(str, range(most + 1)))
-    for split, pairs in found.items():
-        for shard, places in pairs:
-            places.save((root / split / shard.name).with_suffix(".npz"))
-        write_list(root / split, ShardList(classes=names, shards=tuple(s for s, _ in pairs)))
-    return {split: sum(shard.images for shard, _ in pairs) for split, pairs in found.items()}
+            folder = paths[0].parent
+            indices[folder] = write_index(folder, pool.map(find, paths), classes or None)
+    # A split may lack the last classes.
+    most = max((index.classes for index in indices.values()), key=len)
+    for folder, index in indices.items():
+        if len(index.classes) < len(most):
+            save_list(folder, index.model_copy(update={"classes": most}))
+    return {folder.name: index.images for folder, index in indices.items()}
 
 
-def _indexed(path: Path) -> tuple[Shard, Places]:
-    places = find_places(path)
-    return describe_shard(path, len(places.labels)), places
+def _faults(folder: Path, listed: ShardList) -> Iterator[tuple[str, str]]:
+    """Say what is wrong with the files of an index, by their names."""
+    stored = stored_shards(folder)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        paths = (folder / shard.name for shard in listed.shards)
+        sizes = pool.map(_size, paths) if stored is None else map(stored.size, paths)
+        for shard, size in zip(listed.shards, sizes, strict=True):
+            if size is None:
+                yield shard.name, "is missing"
+            elif size != shard.size:
+                yield shard.name, f"has {size:,} bytes, the index says {shard.size:,}"
+    if not listed.shards:
+        yield INDEX, "lists no shards"
+    size, wanted = _size(folder / PLACES), listed.images * PLACE.itemsize
+    if size != wanted:
+        message = "is missing" if size is None else f"has {size:,} bytes, not {wanted:,}"
+        yield PLACES, f"{message}: it is made by `moco data pack`, or by `moco data index`"
 
 
-def _look(folder: Path, shard: Shard) -> tuple[Places | None, str]:
-    """Return where a shard's images are, or what is wrong with it."""
-    path = folder / shard.name
+def _sha256(folder: Path, shard: Shard) -> str | None:
+    """Return the hash of a shard wherever it is; None if it is nowhere."""
+    stored = stored_shards(folder)
+    if stored is None:
+        return file_sha256(folder / shard.name) if (folder / shard.name).is_file() else None
+    if stored.size(folder / shard.name) != shard.size:
+        return None
+    digest = hashlib.sha256()
+    for offset in range(0, shard.size, _PART):
+        digest.update(stored.read(shard.name, offset, min(_PART, shard.size - offset)))
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int | None:
     try:
-        size = path.stat().st_size
-        places = load_places(path.with_suffix(".npz"))
-    except FileNotFoundError:
-        return None, "is missing"
-    except (OSError, DataError) as error:
-        return None, str(error)
-    if size != shard.size:
-        return None, f"has {size:,} bytes, the index says {shard.size:,}"
-    if len(places.labels) != shard.images:
-        return None, f"has {len(places.labels)} images, the index says {shard.images}"
-    return places, ""
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _parted(name: str) -> tuple[str, str, str]:

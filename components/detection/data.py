@@ -29,9 +29,9 @@ from components.detection.views import (
 from components.training import distributed
 from components.vision.batch import CorruptImage
 from components.vision.decoding import CorruptImageError, Pixels, read_image
-from components.vision.loading import BatchLoader, Key
+from components.vision.loading import BatchLoader
 from components.vision.reading import Reader
-from components.vision.sampling import AlikeSampler, EpochSampler, Sampler
+from components.vision.sampling import AlikeSampler, EpochSampler, Key, Sampler
 from components.vision.views import view_generator
 
 _EMPTY: Mapping[str, tuple[tuple[int, ...], torch.dtype]] = {

@@ -250,11 +250,12 @@ STAGE = Stage(
     summary="Pre-train an encoder without labels (Sec. 3).",
     config=PretrainConfig,
     inputs={
-        "data": Port("Dataset", "training images"),
+        "data": Port("Dataset", "training images", foreign=True),
         "monitor": Port(
             "Dataset",
             "ImageNet folders for the kNN monitor; by default the training data, if labelled",
             optional=True,
+            foreign=True,
         ),
     },
     outputs={

@@ -1,6 +1,5 @@
 """The work of the pre-training stage."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from components.training.machine import check_machine
 from components.vision.backbones import write_encoder
 from components.vision.batch import Batch as Images
 from components.vision.device import finish_views
+from components.vision.shares import only
 
 log = get_logger(__name__)
 
@@ -121,7 +121,7 @@ def _monitor(
     bank, held_out = image_reader(MONITORED).read_both(folder)
     if knn.bank_images is not None and knn.bank_images < len(bank):
         spread = np.linspace(0, len(bank) - 1, knn.bank_images).astype(np.int64)
-        bank = replace(bank, files=[bank.files[i] for i in spread], labels=bank.labels[spread])
+        bank = only(bank, spread)
     make = partial(
         rank_loader, views=config.evaluation, loader=config.loader, batch_size=config.batch_size
     )

@@ -20,9 +20,9 @@ from components.vision.batch import CorruptImage
 from components.vision.config import LoaderConfig
 from components.vision.cropping import resize_image
 from components.vision.decoding import Pixels, read_image, read_size
-from components.vision.loading import BatchLoader, Key
+from components.vision.loading import BatchLoader
 from components.vision.reading import Reader
-from components.vision.sampling import AlikeSampler, EpochSampler
+from components.vision.sampling import AlikeSampler, EpochSampler, Key
 from components.vision.views import view_generator
 
 Labels = npt.NDArray[np.uint8]

@@ -104,6 +104,10 @@ class LoaderConfig(Config):
     """Batches that each loading process prepares ahead."""
     cache: Annotated[NonNegativeInt, Incidental()] = 0
     """Decoded images that each loading process keeps in memory, at most this many MiB."""
+    read_ahead: Annotated[PositiveInt, Incidental()] = 512
+    """Images of shards in a bucket that each training process holds encoded, at most, MiB."""
+    disk_cache: Annotated[NonNegativeInt, Incidental()] = 0
+    """Of such shards, what each training process keeps in TMPDIR once it was read, at most, GiB."""
     max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1), Incidental()] = 0.001
     """Share of unreadable images that is tolerated; unless it is 0, one image always is."""
 

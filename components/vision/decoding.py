@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from components.core.errors import DataError
+from components.core.store.shards import stored_shards
 
 Pixels = npt.NDArray[np.uint8]
 """An RGB image, (height, width, 3)."""
@@ -40,6 +41,7 @@ def read_bytes(path: str | Path) -> bytes:
 
     Raises:
         CorruptImageError: if it is missing, or the tar file ends before it.
+        StoreError: if the tar file is in a bucket and cannot be read there.
     """
     part = _PART.fullmatch(str(path))
     try:
@@ -49,7 +51,11 @@ def read_bytes(path: str | Path) -> bytes:
         with open(archive, "rb", buffering=0) as file:  # noqa: PTH123 - for each image, so plainly
             data = os.pread(file.fileno(), size, offset)
     except OSError as error:
-        raise CorruptImageError(error.strerror or str(error)) from None
+        folder, _, name = part[1].rpartition("/") if part else ("", "", "")
+        stored = stored_shards(Path(folder)) if part else None
+        if stored is None:
+            raise CorruptImageError(error.strerror or str(error)) from None
+        return stored.read(name, offset, size)
     if len(data) < size:
         raise CorruptImageError(f"the shard ends {size - len(data):,} bytes before the image does")
     return data

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from components.core.content import EXTENSIONS
+from components.core.errors import DataError
+from components.core.store import KeyNotFound, open_store
+from components.core.store.shards import INDEX
 
-__all__ = ["EXTENSIONS", "INDEX", "Split", "count_training_images", "is_image"]
-
-INDEX = "index.json"
-"""Of a folder with shards: which there are."""
+__all__ = ["EXTENSIONS", "Split", "count_stored_images", "count_training_images", "is_image"]
 
 Split = Literal["train", "val"]
 
@@ -46,8 +46,30 @@ def count_training_images(path: Path, layout: str, at_most: int | None = None) -
     return count
 
 
+def count_stored_images(url: str) -> int:
+    """Count the training images of a data set in shards that is in a bucket.
+
+    Raises:
+        DataError: if it is in none.
+        StoreError: if the bucket cannot be read.
+    """
+    try:
+        return _count_listed(open_store(url).read(f"train/{INDEX}"))
+    except KeyNotFound:
+        raise DataError(
+            f"{url} has no train/{INDEX}, by which images are counted: `moco data index` makes it"
+        ) from None
+
+
 def _count_in_shards(index: Path) -> int:
     try:
-        return sum(shard["images"] for shard in json.loads(index.read_bytes())["shards"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return _count_listed(index.read_bytes())
+    except OSError:
+        return 0
+
+
+def _count_listed(index: bytes) -> int:
+    try:
+        return sum(shard["images"] for shard in json.loads(index)["shards"])
+    except (ValueError, KeyError, TypeError):
         return 0

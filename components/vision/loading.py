@@ -1,26 +1,29 @@
 """From an image set to batches of views: the same ones whoever loads them, from any step on."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from components.core.errors import StoreError
+from components.core.store.kept import KeptShards
+from components.core.store.shards import stored_shards
 from components.vision.batch import Batch, Colours, CorruptImage, encode_colours
 from components.vision.colour import adjust_colours, blur
 from components.vision.config import AugmentationConfig, EvaluationConfig, LoaderConfig
 from components.vision.cropping import centre_crop, crop_and_resize
-from components.vision.decoding import Pixels, read_image
+from components.vision.decoding import Pixels, decode_image, read_image
 from components.vision.image_sets import ImageSet
 from components.vision.quarantine import Quarantine
 from components.vision.reading import Reader
-from components.vision.sampling import EpochSampler, Sampler
+from components.vision.sampling import EpochSampler, Key, RunSampler, Sampler
+from components.vision.streaming import Fetched, Stream
 from components.vision.views import View, draw_view, view_generator
 
-Key = tuple[int, int]
-"""Epoch and index of a sample."""
+RUN = 4 << 20  # bytes of the images of a shard that go together
 
 
 class Checked(Protocol):
@@ -67,6 +70,7 @@ class ViewDataset(Dataset[Batch]):
             replace=isinstance(augmentation, AugmentationConfig),
             cache=cache,
         )
+        self._fetched: Mapping[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,6 +80,7 @@ class ViewDataset(Dataset[Batch]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Make the batch of these samples; torch's loader calls it with a whole batch."""
+        self._fetched = keys.content if isinstance(keys, Fetched) else {}
         indices: list[int] = []
         corrupt: list[CorruptImage] = []
         # Each view goes to its place at once: memory that was just used is the fast one.
@@ -107,7 +112,8 @@ class ViewDataset(Dataset[Batch]):
         )
 
     def _read(self, index: int) -> Pixels:
-        return read_image(self.images.path(index))
+        data = self._fetched.get(index)
+        return read_image(self.images.path(index)) if data is None else decode_image(data)
 
     def _make(self, image: Pixels, view: View) -> Pixels:
         assert isinstance(self.augmentation, AugmentationConfig)
@@ -139,6 +145,7 @@ class BatchLoader(Generic[B]):
         config: LoaderConfig,
         *,
         pin_memory: bool = False,
+        stream: Stream | None = None,
     ) -> None:
         """Start no process yet; the first epoch does, and later ones keep them.
 
@@ -147,13 +154,14 @@ class BatchLoader(Generic[B]):
             sampler: Which images each step takes.
             config: Processes, memory, tolerance.
             pin_memory: Put batches into page-locked memory, for copies to a GPU.
+            stream: Gives the batches with their images, where these are in a bucket.
         """
         # One image is too little for threads. And the setting has to be made here: a forked
         # worker that made it would wait for threads that it did not inherit.
         cv2.setNumThreads(1)
         self.sampler = sampler
         self.quarantine = Quarantine(sampler.length, config.max_corrupt_fraction)
-        self._batches = _BatchSampler(sampler)
+        self._batches = _BatchSampler(sampler, stream)
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._batches,
@@ -188,11 +196,14 @@ class BatchLoader(Generic[B]):
 
         Raises:
             DataError: when more images are unreadable than the config tolerates.
+            StoreError: when images in a bucket cannot be had.
         """
-        self._batches.steps = range(first, end)
+        self._batches.begin(range(first, end))
         for batch in self._loader:
             self.quarantine.add(batch.corrupt)
             yield batch
+        if self._batches.failure is not None:
+            raise self._batches.failure
 
 
 Loader = BatchLoader[Batch]
@@ -231,31 +242,49 @@ def make_loader(
     Raises:
         ConfigError: if the ranks cannot share a batch evenly, or there is no full batch.
     """
+    dealt = {"seed": seed, "rank": rank, "world": world}
     training = isinstance(augmentation, AugmentationConfig)
-    sampler = EpochSampler(
-        len(images),
-        batch_size,
-        seed=seed,
-        rank=rank,
-        world=world,
-        drop_last=training,
-        shuffle=training,
-    )
+    if training and images.shard_bytes:
+        run = RUN // images.shard_bytes
+        sampler: EpochSampler = RunSampler(len(images), batch_size, run=run, **dealt)
+    else:
+        sampler = EpochSampler(
+            len(images), batch_size, drop_last=training, shuffle=training, **dealt
+        )
+    stream = None
+    if images.shard_bytes and (stored := stored_shards(images.root)):
+        parts = KeptShards(stored, config.disk_cache << 30) if config.disk_cache else stored
+        stream = Stream(images, parts, config.read_ahead << 20)
     dataset = ViewDataset(images, augmentation, views=views, seed=seed, cache=config.cache << 20)
-    return Loader(dataset, sampler, config, pin_memory=pin_memory)
+    return Loader(dataset, sampler, config, pin_memory=pin_memory, stream=stream)
 
 
 class _BatchSampler:
     """The samples of the coming steps, as torch's loader wants to be told."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, stream: Stream | None) -> None:
         self.sampler = sampler
         self.steps = range(sampler.steps)
+        self.failure: StoreError | None = None
+        self._stream = stream
+
+    def begin(self, steps: range) -> None:
+        self.steps, self.failure = steps, None
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
+        if self._stream is None:
+            yield from self._keys()
+            return
+        try:
+            yield from self._stream.fetch(self._keys())
+        except StoreError as error:
+            # Raised here, torch's loader would break down; so the batches before it come first.
+            self.failure = error
+
+    def _keys(self) -> Iterator[list[Key]]:
         for step in self.steps:
             epoch, step_of_epoch = divmod(step, self.sampler.steps)
             indices = self.sampler.indices(epoch, step_of_epoch)

@@ -1,5 +1,6 @@
 """Parts of a split that are drawn: the images whose labels count, and those that are held out."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 
 from components.core.errors import DataError
 from components.vision.config import ALL
-from components.vision.image_sets import ImageSet, Names
+from components.vision.image_sets import ImageSet, Names, NamesInFile
 
 Indices = npt.NDArray[np.int64]
 
@@ -67,12 +68,12 @@ def labelled(images: ImageSet, percent: float, seed: int) -> ImageSet:
 def only(images: ImageSet, indices: Indices) -> ImageSet:
     """Return a part of a set."""
     ids: Any = images.ids
-    if isinstance(ids, Names):
+    if isinstance(ids, Names | NamesInFile):
         ids = Names(ids[index] for index in indices.tolist())
     elif len(ids):
         ids = np.asarray(ids)[indices]
     files = Names(images.files[index] for index in indices.tolist())
-    return ImageSet(images.root, files, images.labels[indices], images.classes, ids)
+    return replace(images, files=files, labels=images.labels[indices], ids=ids)
 
 
 def hold_out(labels: npt.NDArray[Any], percent: float, seed: int = 0) -> npt.NDArray[np.bool_]:

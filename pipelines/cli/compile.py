@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from components.core.errors import UsageError
-from pipelines.cli.options import ClusterValues, RecipeName, RecipeOptions
+from pipelines.cli.options import Claims, ClusterValues, RecipeName, RecipeOptions, mounted, pairs
 from pipelines.cli.output import say, tell
 from pipelines.words import number
 
@@ -17,15 +17,17 @@ def compile_recipe(
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="The YAML file to write.")],
     options: RecipeOptions = RecipeOptions(),  # noqa: B008 - frozen
+    data: Claims = (),
     cluster: ClusterValues = (),
 ) -> None:
     """Write a recipe as a Kubeflow pipeline."""
     from pipelines.backends.kubeflow.connection import cluster_options
     from pipelines.backends.kubeflow.images import require_digests
 
-    built = options.plan(recipe)
+    given = options.data(pairs("--data", data, "NAME=CLAIM"))
+    built = options.plan(recipe, given)
     chosen = cluster_options(cluster, ask=False)
-    chosen = chosen.derive(claims={**chosen.claims, **options.data({})})
+    chosen = chosen.derive(claims={**chosen.claims, **mounted(built, given)})
     require_digests(built, chosen)
     try:
         from pipelines.backends.kubeflow.compile import compile_plan

@@ -1,12 +1,16 @@
 """`moco data`: which data sets there are, and what is wrong with one before anything trains."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from components.core.dataset import datasets
 from components.core.errors import DataError, ExitCode, UsageError
+from components.core.store import is_remote, local_path
+from components.core.store.place import Places
+from components.core.store.shards import INDEX, SPLITS, fetch_index
 from pipelines.cli.options import Json
 from pipelines.cli.output import print_json, say, tell
 from pipelines.words import number
@@ -66,7 +70,9 @@ def pack(
 
 @app.command
 def index(
-    path: Annotated[Path, Parameter(help="The folder with train/*.tar, and val/*.tar.")],
+    path: Annotated[
+        str, Parameter(help="The folder, or s3://..., with train/*.tar and val/*.tar.")
+    ],
     /,
     *,
     classes: Annotated[
@@ -74,13 +80,19 @@ def index(
     ] = None,
 ) -> None:
     """Make the index of shards that somebody else packed, as WebDataset does."""
-    from components.datasets.shards import index_shards
+    from components.datasets.shards import index_shards, index_stored_shards
 
-    splits = [name for name in ("train", "val") if (path / name).is_dir()]
-    if not splits:
-        raise DataError(f"{path} has neither train/ nor val/ with shards in it")
-    names = classes.read_text("utf-8").split("\n") if classes else []
-    counts = index_shards(path, splits, [name.strip() for name in names if name.strip()])
+    lines = classes.read_text("utf-8").split("\n") if classes else []
+    names = [name.strip() for name in lines if name.strip()]
+    if is_remote(path):
+        place = Places().find(path)
+        counts = index_stored_shards(place.store, place.key, names)
+    else:
+        folder = local_path(path)
+        splits = [split for split in SPLITS if (folder / split).is_dir()]
+        if not splits:
+            raise DataError(f"{path} has neither train/ nor val/ with shards in it")
+        counts = index_shards(folder, splits, names)
     say(f"{path}: {', '.join(f'{count:,} images of {s}' for s, count in counts.items())}")
 
 
@@ -90,7 +102,7 @@ def check(
         str,
         Parameter(help="The name of its layout: `moco data list` names all."),
     ],
-    path: Annotated[Path, Parameter(help="The data set's folder.")],
+    path: Annotated[str, Parameter(help="The data set's folder; s3://... where it is in shards.")],
     /,
     *,
     decode: Annotated[
@@ -101,9 +113,19 @@ def check(
     """List all faults of a data set's layout, with file and id."""
     from components.datasets.check import check_data
 
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    findings = check_data(name, path, decode=decode)
+    with TemporaryDirectory(prefix="moco-") as folder:
+        if is_remote(path):
+            place, here = Places().find(path), Path(folder)
+            if not fetch_index(place.store, place.key, here):
+                raise DataError(
+                    f"{path} has no train/{INDEX}: in a bucket only data sets in shards can be "
+                    "checked, and `moco data index` makes the index of shards"
+                )
+        else:
+            here = local_path(path)
+        if not here.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        findings = check_data(name, here, decode=decode)
     code = ExitCode.BAD_DATA if findings.faults else ExitCode.OK
     if json:
         faults = [vars(fault) for fault in findings.faults]

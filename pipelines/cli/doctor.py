@@ -14,7 +14,15 @@ from pipelines.backends import backend_of, open_backend
 from pipelines.backends.base import POD_SECONDS, Backend, Checkup, Settings
 from pipelines.backends.findings import Finding
 from pipelines.cli.bundle import Bundle, Events, reserved
-from pipelines.cli.options import BackendName, ClusterValues, Json, RecipeName, RecipeOptions, pairs
+from pipelines.cli.options import (
+    BackendName,
+    ClusterValues,
+    Json,
+    RecipeName,
+    RecipeOptions,
+    mounted,
+    pairs,
+)
 from pipelines.cli.output import print_json, say
 from pipelines.cli.redaction import Redactor
 from pipelines.plan import Plan
@@ -88,8 +96,9 @@ def doctor(
         raise UsageError("--run names what goes into a bundle: give --bundle FILE.zip, too")
     named = find_run(run, runs_folder()) if run else None
     asked = open_backend(backend, Settings(cluster))
-    claims = options.data(pairs("--data", data, "NAME=CLAIM"))
-    plan = options.plan(recipe, claims) if recipe else None
+    given = options.data(pairs("--data", data, "NAME=CLAIM"))
+    plan = options.plan(recipe, given) if recipe else None
+    claims = mounted(plan, given) if plan else given
     checkup = Checkup(
         plan,
         data=claims,

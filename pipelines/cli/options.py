@@ -13,7 +13,7 @@ from components.core.dataset import Kind, find_dataset
 from components.core.errors import DataError, MocoError, UsageError
 from components.core.stage import stage_names
 from components.core.store import is_remote, local_path
-from components.vision.formats import count_training_images
+from components.vision.formats import count_stored_images, count_training_images
 from pipelines.plan import Existing, Plan
 from pipelines.recipes import DataColumn, Options, Setting, build_plan, load_recipe
 from pipelines.recipes.transfer import HELD_OUT, TRIALS, kind_of
@@ -76,7 +76,7 @@ class RecipeOptions:
     ] = None
 
     def data(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return where every mounted data set is, those of own columns too.
+        """Return where every data set is, those of own columns that are mounted too.
 
         Args:
             given: Those of `--data`.
@@ -99,7 +99,7 @@ class RecipeOptions:
 
         Args:
             recipe: Its name.
-            data: Where data sets are, by name: folders here, or claims of a cluster.
+            data: Where data sets are, by name: folders here, or claims of a cluster, or URLs.
             here: Whether they are folders of this machine, that own columns can be looked into.
 
         Raises:
@@ -116,6 +116,7 @@ class RecipeOptions:
             trials=self.trials,
             settings=tuple(map(_setting, self.settings)),
             data=tuple(data or ()),
+            buckets={} if self.scale == "digits" else _in_buckets(data or {}),
             sizes=_sizes(data or {}) if self.scale == "fit" else {},
             existing=_checkpoints("--init", self.initialisations, "ROW=PATH"),
             own=_checkpoints("--row", self.own, "NAME=PATH"),
@@ -124,17 +125,51 @@ class RecipeOptions:
         )
         if options.scale != "digits":
             options = _looked_into(options, here=here)
-        return build_plan(load_recipe(recipe), options)
+        plan = build_plan(load_recipe(recipe), options)
+        _check_read(plan, options.buckets)
+        return plan
+
+
+def mounted(plan: Plan, places: Mapping[str, str]) -> dict[str, str]:
+    """Return where the data sets are that a plan mounts: those in buckets are artifacts of it."""
+    read = {source for step in plan for _, source in step.sources()}
+    return {
+        name: place
+        for name, place in places.items()
+        if not (is_remote(place) and Existing(place, "Dataset") in read)
+    }
+
+
+def _in_buckets(places: Mapping[str, str]) -> dict[str, str]:
+    return {name: place for name, place in places.items() if is_remote(place)}
+
+
+def _check_read(plan: Plan, buckets: Mapping[str, str]) -> None:
+    """Refuse a data set in a bucket that the plan does not read.
+
+    Raises:
+        UsageError: naming those.
+    """
+    read = {source for step in plan for _, source in step.sources()}
+    unread = [name for name, url in buckets.items() if Existing(url, "Dataset") not in read]
+    if unread:
+        raise UsageError(
+            "\n".join(f"--data {name}: the plan reads no such data set" for name in unread)
+            + (f"; it mounts {', '.join(plan.mounts())}" if plan.mounts() else "")
+        )
 
 
 def _sizes(data: Mapping[str, str]) -> dict[str, int]:
-    """Count the training images of folders.
+    """Count the training images of folders, and of shards in buckets.
 
     Raises:
         UsageError: if there are none to count, or they are not on this machine.
     """
     sizes = {}
     for name, place in data.items():
+        if is_remote(place):
+            sizes[name] = count_stored_images(place)
+            continue
         folder = local_path(place).expanduser()
         if not folder.exists():
             raise UsageError(
@@ -153,7 +188,18 @@ RunName = Annotated[str, Parameter(help="A run of `moco status`.")]
 StepName = Annotated[str, Parameter(help="A step of that run.")]
 Data = Annotated[
     tuple[str, ...],
-    Parameter(name="--data", help="NAME=FOLDER: a data set that the plan reads. Repeatable."),
+    Parameter(
+        name="--data",
+        help="NAME=FOLDER or NAME=s3://...: a data set that the plan reads. Repeatable.",
+    ),
+]
+Claims = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--data",
+        help="NAME=CLAIM or NAME=s3://...: the persistent volume claim that holds a data set, or "
+        "where it is in a bucket. Repeatable.",
+    ),
 ]
 Jobs = Annotated[
     int | None,

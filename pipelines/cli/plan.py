@@ -8,7 +8,7 @@ from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
 from pipelines.backends.local.machine import this_machine
 from pipelines.backends.local.reuse import ReuseIndex
 from pipelines.backends.local.sources import find_sources
-from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, pairs
+from pipelines.cli.options import Data, Jobs, Json, RecipeName, RecipeOptions, mounted, pairs
 from pipelines.cli.output import print_json, print_table, say
 from pipelines.plan import Existing, Mounted, Plan
 from pipelines.runs.folder import runs_folder
@@ -30,8 +30,9 @@ def plan(
     Nothing is started. Costs are those of earlier runs of the same stage at the
     same scale, or what a stage's config states.
     """
-    folders = options.data(pairs("--data", data, "NAME=FOLDER"))
-    built = options.plan(recipe, folders, here=True)
+    given = options.data(pairs("--data", data, "NAME=FOLDER"))
+    built = options.plan(recipe, given, here=True)
+    folders = mounted(built, given)
     runs = runs_folder()
     machine = this_machine(jobs)
     sources = find_sources(built, folders, runs, complete=False)
@@ -92,8 +93,8 @@ def plan(
     _print_lengths(built)
     missing = [name for name in built.mounts() if name not in folders]
     if missing:
-        given = " ".join(f"--data {name}=FOLDER" for name in missing)
-        say(f"To run it, add the data sets: {given}")
+        added = " ".join(f"--data {name}=FOLDER" for name in missing)
+        say(f"To run it, add the data sets: {added}")
 
 
 def _step_facts(plan: Plan, name: str, step_forecast: Forecast) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pipelines.backends import open_backend
 from pipelines.backends.base import Request, Settings
 from pipelines.cli.display import display_for
-from pipelines.cli.options import Data, Jobs, RecipeName, RecipeOptions, pairs
+from pipelines.cli.options import Data, Jobs, RecipeName, RecipeOptions, mounted, pairs
 from pipelines.cli.outcome import conclude
 
 New = Annotated[
@@ -31,7 +31,8 @@ def run(
     newest run of the same plan did not finish, it is continued: failed steps are
     tried again, stopped ones go on from their last checkpoint.
     """
-    folders = options.data(pairs("--data", data, "NAME=FOLDER"))
-    request = Request(options.plan(recipe, folders, here=True), folders, new=new)
+    given = options.data(pairs("--data", data, "NAME=FOLDER"))
+    plan = options.plan(recipe, given, here=True)
+    request = Request(plan, mounted(plan, given), new=new)
     backend = open_backend("local", Settings(jobs=jobs))
     return conclude(backend.start(request, display_for(sys.stderr)))

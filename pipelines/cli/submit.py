@@ -9,7 +9,15 @@ from components.core.errors import ExitCode
 from pipelines.backends import open_backend
 from pipelines.backends.base import Backend, Request, Settings
 from pipelines.cli.display import display_for
-from pipelines.cli.options import BackendName, ClusterValues, RecipeName, RecipeOptions, pairs
+from pipelines.cli.options import (
+    BackendName,
+    Claims,
+    ClusterValues,
+    RecipeName,
+    RecipeOptions,
+    mounted,
+    pairs,
+)
 from pipelines.cli.outcome import conclude
 from pipelines.cli.output import say, tell
 from pipelines.cli.watch import watch as watch_run
@@ -20,13 +28,6 @@ from pipelines.runs.folder import Run
 from pipelines.tables import filled_cells
 from pipelines.words import number
 
-Claims = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--data",
-        help="NAME=CLAIM: the persistent volume claim that holds a data set. Repeatable.",
-    ),
-]
 Parameters = Annotated[
     tuple[str, ...],
     Parameter(
@@ -65,8 +66,9 @@ def submit(
     What can be known to be wrong is refused first, as `moco doctor RECIPE` would say it; the
     command ends once the run has begun.
     """
-    claims = options.data(pairs("--data", data, "NAME=CLAIM"))
-    plan = options.plan(recipe, claims)
+    given = options.data(pairs("--data", data, "NAME=CLAIM"))
+    plan = options.plan(recipe, given)
+    claims = mounted(plan, given)
     parameters = pairs("--parameter", parameter, "NAME=VALUE")
     place = open_backend(backend, Settings(cluster))
     if fill:

@@ -15,7 +15,7 @@ from components.core.errors import ConfigError, UsageError
 from components.core.search_path import further_folders
 from components.report import Table
 from components.vision.config import ALL
-from pipelines.plan import Existing, NameTakenError, Plan
+from pipelines.plan import Existing, Mounted, NameTakenError, Plan
 from pipelines.tables import filled_cells, report_config
 
 __path__ += further_folders(__name__, __path__)
@@ -67,6 +67,7 @@ class Options:
         trials: Trials of each cell; what the table wants by default (one in miniature).
         settings: Config fields set by hand.
         data: Names of the data sets that are given; a recipe may have a choice.
+        buckets: Of these, the URLs of those that are in a bucket.
         sizes: How many training images they have, where pre-trainings are to fit them.
         existing: Checkpoints that exist already, by row (`moco_in1m`): a file of the
             authors', torchvision's or timm's, or an artifact of ours.
@@ -81,6 +82,7 @@ class Options:
     trials: int | None = None
     settings: tuple[Setting, ...] = ()
     data: tuple[str, ...] = ()
+    buckets: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     existing: Mapping[str, Existing] = field(default_factory=dict)
     own: Mapping[str, Existing] = field(default_factory=dict)
@@ -91,6 +93,11 @@ class Options:
     def checkpoints(self) -> Mapping[str, Existing]:
         """All that exist already, by row."""
         return {**self.existing, **self.own}
+
+    def given(self, name: str) -> Mounted | Existing:
+        """Return a data set of the user's by name: mounted, or in a bucket."""
+        url = self.buckets.get(name)
+        return Mounted(name) if url is None else Existing(url, "Dataset")
 
     def config(self, stage: str, step: str, config: C, **digits: Any) -> C:
         """Bring a full-scale config to the chosen scale, then apply the settings for it.

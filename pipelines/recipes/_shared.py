@@ -17,7 +17,7 @@ from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig, ig1b
 from components.report import STAGE as REPORT
 from components.report import Figure, Metric, Published, ReportConfig, Row, Table
-from pipelines.plan import Existing, Mounted, Plan, Source, Step
+from pipelines.plan import Existing, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 
 NOT_PUBLIC = (
@@ -63,12 +63,12 @@ def published(column: str, **rows: tuple[float | None, ...]) -> tuple[Published,
 
 
 def data_set(plan: Plan, options: Options, name: str) -> Source:
-    """Return a data set by name: mounted at full scale, written by a step in miniature.
+    """Return a data set by name: mounted or in a bucket, written by a step in miniature.
 
     There, any images are those of ImageNet's layout.
     """
     if options.scale == "full":
-        return Mounted(name)
+        return options.given(name)
     name = "imagenet" if name in ("images", IG1B) else name
     config = options.config(DIGITS.name, "digits", DigitsConfig())
     return plan.add(DIGITS, "digits", config).output(name)

@@ -8,7 +8,7 @@ from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
 from components.report import Column, Curve, Figure, Metric, Row, Table
 from components.training.config import Schedule
-from pipelines.plan import Mounted, Output, Plan, Source, Step
+from pipelines.plan import Output, Plan, Source, Step
 from pipelines.recipes import Options, Recipe
 from pipelines.recipes._shared import cells, chosen, report
 
@@ -107,7 +107,7 @@ def _data(plan: Plan, options: Options) -> Source:
     sub-batch it is. Of the layouts with several digits the least is written.
     """
     if options.scale == "full":
-        return Mounted("imagenet")
+        return options.given("imagenet")
     few = PicturesConfig(train=20, val=20).model_dump(mode="json")
     name = "digits_on_colours"
     config = options.config(DIGITS.name, name, DigitsConfig(), colours=8, pictures=few)

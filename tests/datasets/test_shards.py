@@ -16,7 +16,7 @@ from components.datasets import packing
 from components.datasets.check import check_data
 from components.datasets.loading import image_reader
 from components.datasets.packing import pack
-from components.datasets.shards import find_places, index_shards
+from components.datasets.shards import find_images, index_shards
 from components.vision.decoding import CorruptImageError, read_bytes, read_image
 from components.vision.formats import Split, count_training_images
 from components.vision.image_sets import ImageSet
@@ -104,19 +104,18 @@ def test_the_same_seed_gives_the_same_bytes_and_what_is_there_is_kept(
 def test_an_interrupted_packing_goes_on_where_it_was(
     imagenet_folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, found = describe(packed).digest, find_places
+    whole, find = describe(packed).digest, find_images
 
-    def interrupted(path: Path) -> object:
+    def interrupted(path: Path, names: list[str]) -> object:
         if "000002" in path.name:
             raise KeyboardInterrupt
-        return found(path)
+        return find(path, names)
 
     target = tmp_path / "interrupted"
-    monkeypatch.setattr(packing, "find_places", interrupted)
+    monkeypatch.setattr(packing, "find_images", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack("imagenet", imagenet_folder, target, shard=25, jobs=1)
     assert not (target / "train/index.json").exists()
-    assert (target / "train/train-000001.npz").exists()
     times = (target / "train/train-000001.tar").stat().st_mtime_ns
     monkeypatch.undo()
 
@@ -153,7 +152,12 @@ def change(root: Path) -> None:
 
 
 def lose_places(root: Path) -> None:
-    (root / "train/train-000000.npz").write_bytes(b"PK nothing")
+    (root / "train/places.bin").write_bytes(b"nothing")
+
+
+def other_places(root: Path) -> None:
+    path = root / "train/places.bin"
+    path.write_bytes(path.read_bytes()[::-1])
 
 
 def lose_list(root: Path) -> None:
@@ -172,7 +176,8 @@ def other_classes(root: Path) -> None:
         (drop, False, "train/train-000001.tar: is missing"),
         (truncate, False, "train/train-000001.tar: has 90,160 bytes, the index says 92,160"),
         (change, True, "val/val-000000.tar: its bytes are others than the index says"),
-        (lose_places, False, "train/train-000000.tar: train-000000.npz is no index of a shard"),
+        (lose_places, False, "train/places.bin: has 7 bytes, not 960"),
+        (other_places, False, "train/index.json: an image has label"),
         (lose_list, False, "val/index.json: is no index of shards"),
         (other_classes, False, "val: has other classes than train"),
     ],
@@ -240,10 +245,10 @@ def test_what_cannot_be_indexed_is_named(tmp_path: Path) -> None:
     shard = tmp_path / "train/part0.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"part0\.tar"):
-        find_places(shard)
+        find_images(shard)
     shard.write_bytes(b"no tar at all" * 100)
     with pytest.raises(DataError, match="is no whole tar file"):
-        find_places(shard)
+        find_images(shard)
 
 
 def test_the_commands_pack_index_and_check(

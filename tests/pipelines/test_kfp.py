@@ -356,7 +356,7 @@ def test_inputs_that_would_share_a_name_are_refused(toy: Stage[Any]) -> None:
     step = plan.add(stage, "first", toy.config(), image=CHECKPOINT)
 
     with pytest.raises(ValueError, match="two of its inputs have one name: changes, image, image"):
-        component_of(step, step.config, step_pod(plan, step, CLUSTER))
+        component_of(step, step.config, step_pod(plan, step, CLUSTER), {})
 
 
 def test_compiling_without_kfp_says_what_to_install(

@@ -6,9 +6,10 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from components.vision.decoding import Pixels
+from tests.core.conftest import toxiproxy
 from tests.datasets.conftest import imagenet_folder
 
-__all__ = ["imagenet_folder"]
+__all__ = ["imagenet_folder", "toxiproxy"]
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ class Entry:
     key: str
     size: int
     """Bytes."""
+    etag: str = ""
+    """What a bucket calls this content."""
 
 
 Entries = list[Entry]  # `list` is also a method here
@@ -75,6 +77,21 @@ class Store(Protocol):
 
         Raises:
             KeyNotFound, HashMismatch.
+        """
+        ...
+
+    def read_part(self, key: str, offset: int, size: int, etag: str = "") -> bytes:
+        """Fetch a part of a file, which is not verified: the hash is of the whole.
+
+        Args:
+            key: The file's.
+            offset: Of the first byte.
+            size: How many bytes.
+            etag: Of the content that it has to be, if that is known.
+
+        Raises:
+            KeyNotFound: when there is no such file.
+            HashMismatch: when it is another content, or ends before the part does.
         """
         ...
 

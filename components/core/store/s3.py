@@ -172,6 +172,34 @@ class S3Store(Store):
             return content.getvalue()
 
     @override
+    def read_part(self, key: str, offset: int, size: int, etag: str = "") -> bytes:
+        headers: Headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        if etag:
+            headers["If-Match"] = f'"{etag}"'
+        with self._explained(f"read {key}"):
+            try:
+                for attempt in attempts(self._settings.retry_seconds):
+                    with attempt:
+                        data = self._part(self._name(key), headers)
+            except S3Error as error:
+                if error.code != "PreconditionFailed":
+                    raise
+                raise HashMismatch(
+                    f"{self.url}/{key} was replaced while it was in use: restore it, or start anew"
+                ) from None
+        if len(data) != size:
+            raise HashMismatch(f"{self.url}/{key} ends {size - len(data):,} bytes too early")
+        return data
+
+    def _part(self, name: str, headers: Headers) -> bytes:
+        body = self._client.get_object(self._bucket, name, request_headers=headers)
+        try:
+            return body.read()
+        finally:
+            body.close()
+            body.release_conn()
+
+    @override
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         name = self._name(key)
         digest = hashlib.sha256(data).hexdigest()
@@ -253,14 +281,15 @@ class S3Store(Store):
     def _listed(self, prefix: str) -> Iterator[Entry]:
         start = f"{self._name(prefix)}/" if prefix else self._root
         if prefix and (single := self._stat(self._name(prefix))):
-            yield Entry(prefix, single.size or 0)
+            yield Entry(prefix, single.size or 0, single.etag or "")
         for listed in self._client.list_objects(self._bucket, prefix=start, recursive=True):
             name = listed.object_name or ""
             if name.endswith("/"):
                 continue  # a console's marker of an empty folder
             if not name.startswith(start):
                 raise UnsafeKey(f"{self.url} lists {name!r}, which is not under {start!r}")
-            yield Entry(checked_key(name.removeprefix(self._root)), listed.size or 0)
+            key = checked_key(name.removeprefix(self._root))
+            yield Entry(key, listed.size or 0, listed.etag or "")
 
     def _fetch(self, name: str, sink: BinaryIO) -> str:
         """Write an object's content into a file, and return its SHA-256.

@@ -167,9 +167,11 @@ def _add_tasks(
     """Add every import and every step to the pipeline that kfp is building."""
     from kfp import components
 
+    uris = existing_parameters(plan)
     imported = {
         existing: _import(existing, name, parameters)
-        for existing, name in existing_parameters(plan).items()
+        for existing, name in uris.items()
+        if not existing.read_in_place
     }
     tasks: dict[str, Any] = {}
     # A workflow holds what is a task's own twice, and has to fit into one object of the cluster.
@@ -180,7 +182,7 @@ def _add_tasks(
         job = TrainJobConfig.of(pod, nodes, cluster) if nodes > 1 else None
         if job:
             pod = follower_pod(pod)
-        component = component_of(step, base, pod, state=states.get(step.name), job=job)
+        component = component_of(step, base, pod, uris, state=states.get(step.name), job=job)
         arguments = {name: parameters[name] for name in component.parameters}
         arguments[CHANGES] = canonical_json(step.config.changes(base))
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from components.core.config import Config
 from components.core.kind import ArtifactKind
@@ -44,6 +45,7 @@ def component_of(
     step: Step,
     base: Config,
     pod: Pod,
+    uris: Mapping[Existing, str],
     *,
     state: str | None = None,
     job: TrainJobConfig | None = None,
@@ -57,6 +59,7 @@ def component_of(
         step: The step.
         base: Config that all steps of its stage say their changes of.
         pod: What its container asks of the cluster.
+        uris: The pipeline's parameters with the URIs of what exists already.
         state: URL of an earlier attempt's in-flight state that it continues.
         job: Of a step of several nodes: its container follows this TrainJob, whose pods run the
             step's own command.
@@ -65,9 +68,12 @@ def component_of(
         ValueError: if ports and keys of the step make the same name twice.
     """
     artifacts = [
-        (port, source) for port, source in step.sources() if not isinstance(source, Mounted)
+        (port, source)
+        for port, source in step.sources()
+        if not isinstance(source, Mounted) and not _read_in_place(source)
     ]
-    parameters = _parameters(job) if job else []
+    placed = [uris[source] for _, source in step.sources() if _read_in_place(source)]
+    parameters = list(dict.fromkeys([*(_parameters(job) if job else []), *placed]))
     texts = (CHANGES, IMAGE, *parameters)
     inputs = [{"name": name, "type": "String"} for name in texts]
     inputs += [
@@ -82,9 +88,9 @@ def component_of(
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
     if job is None:
-        python, module, *arguments = step_argv(step, base, state)
+        python, module, *arguments = step_argv(step, base, uris, state)
     else:
-        argv = step_argv(step, base, state, remote=True)
+        argv = step_argv(step, base, uris, state, remote=True)
         python, module, *arguments = follower_argv(job, argv, EXECUTOR_INPUT)
     document = {
         "name": step.name,
@@ -111,18 +117,32 @@ def component_of(
 
 
 def step_argv(
-    step: Step, base: Config, state: str | None = None, *, remote: bool = False
+    step: Step,
+    base: Config,
+    uris: Mapping[Existing, str],
+    state: str | None = None,
+    *,
+    remote: bool = False,
 ) -> list[str]:
     """Build the command line of a step with what the launcher replaces in place of values.
 
     Args:
         step: The step.
         base: Config that all steps of its stage say their changes of.
+        uris: The pipeline's parameters with the URIs of what exists already.
         state: URL of an earlier attempt's in-flight state that it continues.
         remote: Whether it runs in other pods than the launcher's: with URLs for paths, and
             without the launcher's description of the task.
     """
     place = "uri" if remote else "path"
+
+    def bound(port: str, source: Source) -> Bound:
+        if isinstance(source, Mounted):
+            return Mount(mount_path(source.name))
+        if _read_in_place(source):
+            return placeholder(uris[source])
+        return f"{{{{$.inputs.artifacts['{input_name(port)}'].{place}}}}}"
+
     outputs = {
         name: f"{{{{$.outputs.artifacts['{name}'].{place}}}}}" for name in step.stage.outputs
     }
@@ -133,10 +153,10 @@ def step_argv(
     return step.stage.argv(
         base,
         {
-            port: {key: _bound(f"{port}.{key}", source, place) for key, source in bound.items()}
-            if isinstance(bound, Mapping)
-            else _bound(port, bound, place)
-            for port, bound in step.inputs.items()
+            port: {key: bound(f"{port}.{key}", source) for key, source in binding.items()}
+            if isinstance(binding, Mapping)
+            else bound(port, binding)
+            for port, binding in step.inputs.items()
         },
         outputs,
         state=state if step.stage.resumable else None,
@@ -152,7 +172,5 @@ def _parameters(job: TrainJobConfig) -> list[str]:
     return list(dict.fromkeys(name for text in texts if (name := parameter_of(text))))
 
 
-def _bound(port: str, source: Source, place: str) -> Bound:
-    if isinstance(source, Mounted):
-        return Mount(mount_path(source.name))
-    return f"{{{{$.inputs.artifacts['{input_name(port)}'].{place}}}}}"
+def _read_in_place(source: Source) -> TypeGuard[Existing]:
+    return isinstance(source, Existing) and source.read_in_place

@@ -11,7 +11,7 @@ from components.core.store import is_remote
 from pipelines.backends.kubeflow.images import plan_images, stages
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.sizes import nodes_at, resources_at
-from pipelines.plan import Existing, Plan
+from pipelines.plan import Existing, Plan, Step
 
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
 
@@ -43,7 +43,7 @@ def pipeline_parameters(plan: Plan, options: ClusterOptions) -> list[Parameter]:
             for existing, name in existing_parameters(plan).items()
         ),
     ]
-    if any(stage.resumable for stage in stages(plan)):
+    if any(map(reads_store, plan)):
         parameters.append(
             Parameter("store_secret", options.store_secret, "secret with the store's credentials")
         )
@@ -68,6 +68,12 @@ def existing_parameters(plan: Plan) -> dict[Existing, str]:
                     )
                 names[source] = f"uri_{step.name}_{port.replace('.', '_')}"
     return names
+
+
+def reads_store(step: Step) -> bool:
+    """Say whether a step asks the store itself: for what it left there, or for data."""
+    sources = (source for _, source in step.sources() if isinstance(source, Existing))
+    return step.stage.resumable or any(source.read_in_place for source in sources)
 
 
 def image_parameter(image: str) -> str:

@@ -21,6 +21,7 @@ from pipelines.backends.kubeflow.parameters import (
     filled,
     placeholder,
     pvc_parameter,
+    reads_store,
     resource_parameter,
 )
 from pipelines.backends.kubeflow.sizes import MINIATURE, MINIATURE_CPU, nodes_at, resources_at
@@ -127,14 +128,15 @@ def step_pod(plan: Plan, step: Step, options: ClusterOptions) -> Pod:
         # Libraries count the node's cores, not those that the pod may use: their threads would
         # wait for each other at every operation.
         environment["OMP_NUM_THREADS"] = str(MINIATURE.cpus)
+    stored = reads_store(step)
     mounted = sorted({source.name for _, source in step.sources() if isinstance(source, Mounted)})
     return Pod(
         image=placeholder(IMAGE),
         **(_named(step, wanted) if nodes == 1 else shared_size(wanted, nodes, options)),
         sure_cpus=MINIATURE_CPU if small else None,
-        environment={**environment, **(store_environment(options) if stage.resumable else {})},
-        secrets=store_secrets(options, placeholder(STORE_SECRET)) if stage.resumable else {},
-        config_maps=store_certificates(options) if stage.resumable else {},
+        environment={**environment, **(store_environment(options) if stored else {})},
+        secrets=store_secrets(options, placeholder(STORE_SECRET)) if stored else {},
+        config_maps=store_certificates(options) if stored else {},
         claims={mount_path(name): placeholder(pvc_parameter(name)) for name in mounted},
         labels={
             **options.labels,

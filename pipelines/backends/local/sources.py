@@ -13,6 +13,7 @@ from components.core.errors import DataError, MocoError, UsageError
 from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
 from components.core.stage import Port
 from components.core.store import KeyNotFound, bucket_and_key, is_remote, local_path, open_store
+from components.core.store.shards import fetch_index
 from pipelines.plan import Existing, Mounted, Plan
 
 FETCHED = ".fetched"
@@ -141,7 +142,7 @@ def _existing(plan: Plan) -> dict[Existing, Port]:
 
 def _locate(source: Existing, port: Port, runs: Path) -> Path:
     if is_remote(source.uri):
-        path = _fetch(source.uri, runs)
+        path = _fetch(source.uri, runs, sharded=port.any_data)
     else:
         path = local_path(source.uri).expanduser().absolute()
     if not path.exists():
@@ -162,8 +163,11 @@ def _locate(source: Existing, port: Port, runs: Path) -> Path:
     return path
 
 
-def _fetch(uri: str, runs: Path) -> Path:
-    """Fetch a file or an artifact of a bucket; what was fetched before is used again."""
+def _fetch(uri: str, runs: Path, *, sharded: bool) -> Path:
+    """Fetch a file or an artifact of a bucket; what was fetched before is used again.
+
+    Of a data set in shards it is the index alone.
+    """
     bucket, key = bucket_and_key(uri)
     if not key:
         raise DataError(f"{uri}: name a file or an artifact in the bucket, {uri}/KEY")
@@ -171,7 +175,7 @@ def _fetch(uri: str, runs: Path) -> Path:
     entries = store.list(key)
     if not entries:
         raise DataError(f"{uri}: the bucket has nothing there")
-    listing = "".join(f"{entry.key}\0{entry.size}\n" for entry in entries)
+    listing = "".join(f"{entry.key}\0{entry.size}\0{entry.etag}\n" for entry in entries)
     folder = runs / FETCHED / hashlib.sha256(f"{uri}\n{listing}".encode()).hexdigest()[:16]
     target = folder / key.rpartition("/")[2]
     if not target.exists():
@@ -180,7 +184,7 @@ def _fetch(uri: str, runs: Path) -> Path:
             if [entry.key for entry in entries] == [key]:
                 unfinished.parent.mkdir(parents=True)
                 store.get(key, unfinished)
-            else:
+            elif not (sharded and fetch_index(store, key, unfinished)):
                 store.get_folder(key, unfinished)
             folder.mkdir(parents=True, exist_ok=True)
             unfinished.replace(target)
