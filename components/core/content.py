@@ -1,14 +1,17 @@
 """What a mounted data set holds: counts and digests of its pictures and labels, cheap to take."""
 
 import hashlib
+import heapq
 import os
 import re
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -27,6 +30,7 @@ _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # what archives and network disks leav
 _THREADS = 16  # for disks that answer late
 _LISTED = 100  # label files of a folder that are told apart
 _FOLDERS = 10_000  # that are told apart
+_SAMPLE = 64  # pictures whose bytes are looked at
 _DIGITS = 32  # of a digest, hexadecimal: there may be thousands
 _UNREADABLE = "unreadable"
 
@@ -38,19 +42,26 @@ Parts = Mapping[str, tuple[int, str]]
 class Content:
     """What a data set holds, wherever it lies: equal for equal data.
 
-    Pictures count by name and size in bytes, label files by their bytes. Hidden files and files
-    of other kinds do not count.
+    Pictures count by name and size in bytes, and a sample of them by their bytes; label files by
+    their bytes. Hidden files and files of other kinds do not count.
     """
 
     pictures: Parts
     labels: Parts
+    sample: Mapping[str, str] = field(default_factory=dict)
+    """Digests of some pictures, by name; which ones depends on the names alone."""
 
     @property
     def digest(self) -> str:
         """A SHA-256 of all."""
+        sample: Parts = {name: (1, digest) for name, digest in self.sample.items()}
         rows = (
             f"{kind}\0{name}\0{count}\0{digest}\n"
-            for kind, parts in (("pictures", self.pictures), ("labels", self.labels))
+            for kind, parts in (
+                ("pictures", self.pictures),
+                ("labels", self.labels),
+                ("sample", sample),
+            )
             for name, (count, digest) in sorted(parts.items())
         )
         return _sha256(rows)
@@ -58,18 +69,19 @@ class Content:
     def to_json(self) -> dict[str, JsonValue]:
         """Return JSON values from which `from_json` makes the same again."""
         return {
-            kind: {name: [*part] for name, part in parts.items()}
-            for kind, parts in (("pictures", self.pictures), ("labels", self.labels))
+            "pictures": {name: [*part] for name, part in self.pictures.items()},
+            "labels": {name: [*part] for name, part in self.labels.items()},
+            "sample": {**self.sample},
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Mapping[str, Sequence[object]]]) -> "Content":
-        """Read what `to_json` returned."""
+    def from_json(cls, value: Mapping[str, Mapping[str, Any]]) -> "Content":
+        """Read what `to_json` returned; before there were samples, it had none."""
         pictures, labels = (
-            {name: (int(str(count)), str(digest)) for name, (count, digest) in value[kind].items()}
+            {name: (int(count), str(digest)) for name, (count, digest) in value[kind].items()}
             for kind in ("pictures", "labels")
         )
-        return cls(pictures, labels)
+        return cls(pictures, labels, value.get("sample", {}))
 
     def changes_since(self, before: "Content", shown: int = 10) -> list[str]:
         """Say in words what has changed, at most `shown` folders and files by name; [] if nothing.
@@ -80,6 +92,7 @@ class Content:
             *_told(before.pictures, self.pictures, "picture(s)"),
             *_told(before.labels, self.labels, "label file(s)"),
         ]
+        told += self._others_in_sample(before)
         if not told:
             return []
         pictures = [
@@ -88,6 +101,15 @@ class Content:
         sums = (f"had {pictures[0]} pictures, has {pictures[1]}",) if len({*pictures}) > 1 else ()
         more = (f"and {len(told) - shown} more",) if len(told) > shown else ()
         return [*sums, *told[:shown], *more]
+
+    def _others_in_sample(self, before: "Content") -> Iterator[str]:
+        """Tell of pictures of the sample with other bytes, but for folders that are told of."""
+        for name in sorted(self.sample.keys() & before.sample.keys()):
+            folders = [*map(str, PurePosixPath(name).parents[:-1]), ""]
+            counted = next((folder for folder in folders if folder in self.pictures), "")
+            same = self.pictures.get(counted) == before.pictures.get(counted)
+            if same and self.sample[name] != before.sample[name]:
+                yield f"{name} is not what it was: picture of the same name and size"
 
 
 def describe(path: Path) -> Content:
@@ -99,13 +121,16 @@ def describe(path: Path) -> Content:
     with ThreadPoolExecutor(_THREADS) as pool:
         folders = _listed(path) if path.is_file() else list(_walked(path, pool))
         pictures = {folder.name: folder.pictures for folder in folders if folder.pictures}
+        sampled = heapq.nsmallest(_SAMPLE, (drawn for f in folders for drawn in f.sample))
         names = [(f.name, label) for f in folders for label in f.labels]
         root = path.parent if path.is_file() else path
         hashes = pool.map(_hash, (root / folder / name for folder, name in names))
         labels: dict[str, dict[str, str]] = defaultdict(dict)
         for (folder, name), digest in zip(names, hashes, strict=True):
             labels[folder][name] = digest
-    return Content(_folded(pictures), _folded(_grouped(labels)))
+        shown = [name for _, name in sampled]
+        bytes_of = dict(zip(shown, pool.map(_hash, (root / name for name in shown)), strict=True))
+    return Content(_folded(pictures), _folded(_grouped(labels)), bytes_of)
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,7 @@ class _Folder:
     pictures: tuple[int, str] | None = None
     labels: tuple[str, ...] = ()
     folders: tuple[_Place, ...] = ()
+    sample: tuple[tuple[int, str], ...] = ()
 
 
 def _walked(root: Path, pool: ThreadPoolExecutor) -> Iterator[_Folder]:
@@ -158,6 +184,7 @@ def _look(root: Path, place: _Place) -> _Folder:
         _part(pictures) if known else None,
         tuple(labels),
         tuple(folders),
+        _sampled(place.name, pictures),
     )
 
 
@@ -178,7 +205,9 @@ def _listed(file: Path) -> list[_Folder]:
         if name := line.strip():
             folder, _, last = name.rpartition("/")
             folders[folder].append((last, _size(file.parent / name)))
-    grouped = [_Folder(name, _part(files)) for name, files in folders.items()]
+    grouped = [
+        _Folder(name, _part(files), sample=_sampled(name, files)) for name, files in folders.items()
+    ]
     return [*grouped, _Folder("", labels=(file.name,))]
 
 
@@ -229,6 +258,13 @@ def _told(before: Parts, now: Parts, what: str) -> Iterator[str]:
             yield f"{shown} is not what it was: {what}"
         else:
             yield f"{shown} has {new} {what} as before, but some have another name or content"
+
+
+def _sampled(folder: str, pictures: list[tuple[str, int]]) -> tuple[tuple[int, str], ...]:
+    """Draw pictures of a folder by their names: those with the least checksums."""
+    names = (f"{folder}/{name}" if folder else name for name, _ in pictures)
+    drawn = ((zlib.crc32(os.fsencode(name)), name) for name in names)
+    return tuple(heapq.nsmallest(_SAMPLE, drawn))
 
 
 def _part(pictures: list[tuple[str, int]]) -> tuple[int, str]:

@@ -81,6 +81,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda data: write(data / "train/pear/1.JPEG", "longer than it was before"),
         ["train/pear is not what it was: picture(s)"],
     ),
+    "a picture changed, not its size": (
+        lambda data: write(data / "train/pear/1.JPEG", "picture PEAR/1.JPEG"),
+        ["train/pear/1.JPEG is not what it was: picture of the same name and size"],
+    ),
     "a class added": (
         add_class,
         ["had 3 pictures, has 4", "train/grape is new: 1 picture(s)"],
@@ -123,6 +127,22 @@ def test_a_change_is_told_with_its_place(data: Path, change: str) -> None:
 
     assert describe(data).changes_since(before) == told
     assert describe(data).digest != before.digest
+
+
+def test_pictures_of_a_large_set_are_looked_at_by_a_sample(tmp_path: Path) -> None:
+    for number in range(300):
+        write(tmp_path / "train" / str(number % 7) / f"{number}.png", f"picture {number:03}")
+    before = describe(tmp_path)
+    assert len(before.sample) == 64
+    assert Content.from_json(json.loads(json.dumps(before.to_json()))) == before
+    for path in tmp_path.rglob("*.png"):
+        path.write_text(path.read_text().upper())
+    after = describe(tmp_path)
+    assert after.pictures == before.pictures
+    assert after.digest != before.digest
+    assert len(after.changes_since(before)) == 11
+    untold = Content(before.pictures, before.labels)  # by an earlier version
+    assert after.changes_since(untold) == []
 
 
 def test_many_changes_are_counted(tmp_path: Path) -> None:
