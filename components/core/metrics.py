@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from components.core.errors import DataError
 
 METRICS = "metrics.json"
+HISTORY = "history.jsonl"
+"""Beside it, of a training: a row of figures a line, written as they come."""
 PER_CLASS = "per_class.json"
 """Each class's figures, in the order of the labels."""
 

@@ -142,6 +142,8 @@ class Curve(Config):
     """`solid` or `dashed`."""
     colour: int = 0
     """Curves of one setting share a colour."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which of its points is the best one."""
 
 
 class TrendPoint(Config):

@@ -204,6 +204,7 @@ class CurveResult(_Record):
     artifact: str | None = None
     missing: str | None = None
     """Why there are no points, if so."""
+    better: Literal["higher", "lower"] = "higher"
 
     @property
     def end(self) -> tuple[float, float]:
@@ -212,8 +213,9 @@ class CurveResult(_Record):
 
     @property
     def best(self) -> tuple[float, float]:
-        """The first of the highest points."""
-        return max(self.points, key=lambda point: point[1])
+        """The first of the highest points, or of the lowest where these are better."""
+        sign = 1 if self.better == "higher" else -1
+        return max(self.points, key=lambda point: sign * point[1])
 
 
 class Panel(_Record):

@@ -397,6 +397,7 @@ def _curve(curve: Curve, evidence: Mapping[str, _Evidence]) -> CurveResult:
         name=curve.name,
         style=curve.style,
         colour=curve.colour,
+        better=curve.better,
         points=points,
         artifact=evidence[curve.cell].artifact if curve.cell in evidence else None,
         missing=missing,

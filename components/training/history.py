@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-HISTORY = "history.jsonl"
+from components.core.metrics import HISTORY
 
 
 class History:

@@ -18,6 +18,7 @@ from pipelines.runs.find import find_run
 from pipelines.runs.folder import runs_folder
 from pipelines.runs.merge import report_plan
 from pipelines.runs.pull import ensure_metrics
+from pipelines.runs.under_way import UnderWay, find_under_way
 
 
 def report(
@@ -31,7 +32,8 @@ def report(
 
     The same trial measured twice (the same stage, config and inputs) counts once,
     as the newest run has it. Measurements of one cell that differ in any of these
-    count as further trials. What submitted runs measured is pulled first.
+    count as further trials. What submitted runs measured is pulled first. Of a training that runs
+    the curves are drawn, on a cluster up to its last checkpoint.
     """
     if not runs:
         raise UsageError(
@@ -40,10 +42,12 @@ def report(
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise NotWritableError(f"--output {output} exists and is not empty; name another folder")
     named = {run.id: run for run in (find_run(name, runs_folder()) for name in runs)}
+    running: list[UnderWay] = []
     for source in named.values():
         if complaint := ensure_metrics(source, backend_of(source, Settings())):
             tell(complaint)
-    plan = report_plan(list(named.values()))
+        running += find_under_way(source, backend_of(source, Settings()).history)
+    plan = report_plan(list(named.values()), running)
     run = open_backend("local", Settings()).start(Request(plan), display_for(sys.stderr))
     code = conclude(run)
     if output and code == ExitCode.OK:

@@ -11,10 +11,11 @@ from components.report import Column, ReportConfig, Row, Table
 from pipelines.plan import Existing, Plan, Source
 from pipelines.runs.cells import Cell, cells_of, report_config_of
 from pipelines.runs.folder import Run
+from pipelines.runs.under_way import UnderWay
 
 
-def report_plan(runs: Sequence[Run]) -> Plan:
-    """Plan one report over what several runs measured.
+def report_plan(runs: Sequence[Run], under_way: Sequence[UnderWay] = ()) -> Plan:
+    """Plan one report over what several runs measured, and over what runs.
 
     Tables of the same key become one, with the rows and columns of all. A trial
     that several runs measured (the same stage, config and inputs: the same seed)
@@ -36,7 +37,7 @@ def report_plan(runs: Sequence[Run]) -> Plan:
             if cell.is_there:
                 identity = _identity(read_manifest(cell.artifact))
                 trials.setdefault(key.rpartition("__")[0], {})[identity] = cell
-    if not trials:
+    if not trials and not under_way:
         names = ", ".join(run.id for run in runs)
         raise UsageError(f"nothing is measured in {names}: `moco status` shows how far they are")
     metrics: dict[str, Source] = {}
@@ -44,8 +45,12 @@ def report_plan(runs: Sequence[Run]) -> Plan:
         for trial, cell in _slots(list(cells.values())).items():
             metrics[f"{place}__{trial}"] = Existing(str(cell.artifact), "Metrics")
     scale = next(iter(scales))
+    config = _merged(runs, scale, metrics)
+    figures = (figure for training in under_way for figure in training.figures())
+    config = config.model_copy(update={"figures": (*figures, *config.figures)})
+    metrics |= {training.key: training.write() for training in under_way}
     plan = Plan("report", scale)
-    plan.add(REPORT, "report", _merged(runs, scale, metrics), metrics=metrics)
+    plan.add(REPORT, "report", config, metrics=metrics)
     return plan
 
 
