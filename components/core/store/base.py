@@ -107,6 +107,10 @@ class Store(Protocol):
         """List the files under a prefix, or the one file whose key it is, sorted by key."""
         ...
 
+    def holds(self, prefix: str) -> bool:
+        """Say whether there is anything under a prefix, without listing all of it."""
+        ...
+
     def delete(self, prefix: str) -> None:
         """Delete the files under a prefix, or the one file whose key it is, if there are any."""
 

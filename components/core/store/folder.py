@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from typing_extensions import override
 
+from components.core.errors import MocoError
 from components.core.store.base import (
     Entries,
     Entry,
@@ -20,13 +21,23 @@ from components.core.store.base import (
     deletion_order,
 )
 from components.core.store.files import copy, creating, reading, replacing
-from components.core.store.keys import PART_SUFFIX, checked_key, files_below, path_within
+from components.core.store.keys import (
+    DIGEST_SUFFIX,
+    PART_SUFFIX,
+    checked_key,
+    files_below,
+    path_within,
+)
 
 _DIGEST = "user.moco.sha256"  # extended attribute; not every file system keeps it
 
 
 class FolderStore(Store):
-    """Keep files below a folder, each with its SHA-256 where the file system takes attributes."""
+    """Keep files below a folder, each with its SHA-256.
+
+    That is an attribute of the file, or on file systems that take none, as NFS, a file beside it,
+    which holds for the file's inode: of what somebody else puts in its place it says nothing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
@@ -49,8 +60,9 @@ class FolderStore(Store):
 
     @override
     def put(self, source: Path, key: str) -> None:
-        with reading(source) as data, replacing(self._path(key), durable=True) as file:
-            _remember_digest(file, copy(data, file))
+        path = self._path(key)
+        with reading(source) as data, replacing(path, durable=True) as file:
+            _remember_digest(file, path, copy(data, file))
 
     @override
     def get(self, key: str, destination: Path) -> str:
@@ -79,7 +91,7 @@ class FolderStore(Store):
         try:
             with creating(path) if if_absent else replacing(path, durable=True) as file:
                 file.write(data)
-                _remember_digest(file, hashlib.sha256(data).hexdigest())
+                _remember_digest(file, path, hashlib.sha256(data).hexdigest())
         except FileExistsError:
             return False
         return True
@@ -96,10 +108,15 @@ class FolderStore(Store):
         return entries
 
     @override
+    def holds(self, prefix: str) -> bool:
+        return bool(self.list(prefix))
+
+    @override
     def delete(self, prefix: str) -> None:
         path = self._path(prefix)
         for key in deletion_order(entry.key for entry in self.list(prefix)):
             (self.folder / key).unlink(missing_ok=True)
+            _beside(self.folder / key).unlink(missing_ok=True)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
 
@@ -124,7 +141,7 @@ class FolderStore(Store):
         return reading(path)
 
     def _verify(self, key: str, file: BinaryIO, digest: str) -> None:
-        expected = _remembered_digest(file)
+        expected = _remembered_digest(file, self.folder / key)
         if expected not in (None, digest):
             raise HashMismatch(
                 f"{self.folder / key} is not what was put there: SHA-256 {digest}, "
@@ -132,12 +149,25 @@ class FolderStore(Store):
             )
 
 
-def _remember_digest(file: BinaryIO, digest: str) -> None:
-    with contextlib.suppress(OSError, AttributeError):
+def _remember_digest(file: BinaryIO, path: Path, digest: str) -> None:
+    """Note the digest of a file that takes its place at a path next."""
+    try:
         os.setxattr(file.fileno(), _DIGEST, digest.encode())
+    except (OSError, AttributeError):
+        inode = os.fstat(file.fileno()).st_ino
+        with contextlib.suppress(MocoError), replacing(_beside(path), durable=False) as note:
+            note.write(f"{digest} {inode}".encode())
 
 
-def _remembered_digest(file: BinaryIO) -> str | None:
+def _remembered_digest(file: BinaryIO, path: Path) -> str | None:
     with contextlib.suppress(OSError, AttributeError):
         return os.getxattr(file.fileno(), _DIGEST).decode()
+    with contextlib.suppress(OSError, ValueError):
+        digest, inode = _beside(path).read_text("ascii").split()
+        if int(inode) == os.fstat(file.fileno()).st_ino:
+            return digest
     return None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{DIGEST_SUFFIX}")

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from components.core.errors import StoreError
 
 PART_SUFFIX = ".moco-part"  # a file that is still being written; never listed
+DIGEST_SUFFIX = ".moco-sha256"  # a file's hash, beside it; never listed
 
 _LONGEST_KEY = 1024  # bytes, S3's limit
 _LONGEST_NAME = 255  # bytes, the limit of file systems and of MinIO
@@ -70,7 +71,7 @@ def _walk(folder: str) -> Iterator[str]:
                 f"{entry.path} is a link or a device: a store holds plain files only, remove it "
                 "or replace it by the file itself"
             )
-        elif not entry.name.endswith(PART_SUFFIX):
+        elif not entry.name.endswith((PART_SUFFIX, DIGEST_SUFFIX)):
             yield entry.path
 
 
@@ -88,6 +89,7 @@ def _fault(key: str) -> str | None:
         f"a name in it is longer than {_LONGEST_NAME} bytes": max(map(_bytes, names))
         > _LONGEST_NAME,
         f"{PART_SUFFIX} is for unfinished files": names[-1].endswith(PART_SUFFIX),
+        f"{DIGEST_SUFFIX} is for hashes": names[-1].endswith(DIGEST_SUFFIX),
     }
     return next((fault for fault, applies in faults.items() if applies), None)
 

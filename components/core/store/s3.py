@@ -215,6 +215,11 @@ class S3Store(Store):
             return sorted(self._listed(prefix))
 
     @override
+    def holds(self, prefix: str) -> bool:
+        with self._explained(f"look for {self.url}/{prefix}"):
+            return next(self._listed(prefix), None) is not None
+
+    @override
     def delete(self, prefix: str) -> None:
         with self._explained(f"delete {prefix}"):
             checked_key(prefix)

@@ -1,5 +1,6 @@
 """What a recipe needs of a cluster: images, claims, data sets, GPUs, quota, queues."""
 
+import io
 import secrets
 
 import pytest
@@ -94,6 +95,22 @@ def test_an_empty_claim_and_a_filled_one_are_told_apart(place: Place, pod_image:
     assert "train classes 2, train images 2" in filled["data sets"][0]["words"]
     assert "ImageNet-1k as published has 1,000" in filled["data sets"][0]["words"]
     assert filled["nodes"][0]["state"] == "ok"
+
+
+def test_what_exists_already_has_to_be_in_the_store(place: Place) -> None:
+    pin_image(place)
+    given = f"minio://{place.bucket}/sets/imagenet"
+    arguments = ("linear", "--rows", "random", "--no-pods", "--data", f"imagenet={given}")
+    code, words, way_out = place.fault("artifacts", *arguments)
+    assert code == ExitCode.BAD_DATA
+    assert words == f"{given}, a data set that linear_random_0 reads, is not there"
+    assert "--parameter uri_linear_random_0_data=URI names another place" in way_out
+
+    store = place.minio.client()
+    store.put_object(place.bucket, "sets/imagenet/train/index.json", io.BytesIO(b"{}"), 2)
+    _, found = place.doctor(*arguments)
+    assert [one["state"] for one in found["artifacts"]] == ["ok"]
+    assert not found.get("claims")  # nothing is mounted
 
 
 def test_a_cluster_without_gpus_is_told_what_the_largest_step_wants(place: Place) -> None:

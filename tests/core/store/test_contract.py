@@ -18,7 +18,14 @@ from hypothesis.stateful import (
 )
 
 from components.core.errors import ExitCode
-from components.core.store import FolderStore, KeyNotFound, Store, UnsafeKey, open_store
+from components.core.store import (
+    FolderStore,
+    HashMismatch,
+    KeyNotFound,
+    Store,
+    UnsafeKey,
+    open_store,
+)
 
 # Folders and files have names of their own: a file system takes no file where a folder is.
 FOLDERS = st.sampled_from(["", "runs", "runs/one", "runs/one two", "runs/onesie", "ünïcode"])
@@ -244,6 +251,25 @@ def test_a_folder_of_many_files_comes_back_equal(store: Store, tmp_path: Path) -
     files = [path for path in (tmp_path / "got").rglob("*") if path.is_file()]
     got = {path.relative_to(tmp_path / "got").as_posix(): path.read_bytes() for path in files}
     assert got == expected
+
+
+def test_parts_of_a_file_are_read_alone(store: Store) -> None:
+    content = bytes(range(256)) * 40
+    store.write("shards/a.tar", content)
+    assert store.read_part("shards/a.tar", 0, len(content)) == content
+    assert store.read_part("shards/a.tar", 1_000, 33) == content[1_000:1_033]
+    (entry,) = store.list("shards")
+    assert store.read_part("shards/a.tar", 5, 5, entry.etag) == content[5:10]
+    with pytest.raises(HashMismatch, match=r"a\.tar ends 7 bytes too early"):
+        store.read_part("shards/a.tar", len(content) - 3, 10)
+    with pytest.raises(KeyNotFound):
+        store.read_part("shards/b.tar", 0, 1)
+
+
+def test_whether_there_is_anything_is_told_of_files_and_folders(store: Store) -> None:
+    store.write("runs/one/metrics.json", b"{}")
+    assert [store.holds(key) for key in ("runs", "runs/one", "runs/one/metrics.json")] == [True] * 3
+    assert [store.holds(key) for key in ("run", "runs/two", "runs/one/metrics")] == [False] * 3
 
 
 def test_the_manifest_is_stored_after_all_other_files(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import DiskFullError, ExitCode, NotWritableError, StoreError
-from components.core.store import FolderStore, HashMismatch, UnsafeKey
+from components.core.store import Entry, FolderStore, HashMismatch, UnsafeKey
 
 MIB = 1 << 20
 
@@ -56,21 +56,53 @@ def test_a_read_only_folder_is_refused_with_its_own_exit_code(small_disk: Path) 
     assert failure.value.exit_code is ExitCode.NO_PERMISSION
 
 
-def test_a_file_changed_in_place_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(params=[True, False], ids=["attributes", "none"])
+def attributes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system takes attributes; NFS, for one, does not."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if not request.param:
+        monkeypatch.setattr(os, "setxattr", refused)
+        monkeypatch.setattr(os, "getxattr", refused)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("content", [b"different", b"short", b""])
+def test_a_file_changed_in_place_is_refused(
+    tmp_path: Path, attributes: bool, content: bytes
+) -> None:
     store = FolderStore(tmp_path)
     store.write("weights", b"as stored")
-    try:
-        os.getxattr(tmp_path / "weights", "user.moco.sha256")
-    except OSError:
-        pytest.skip("this file system keeps no attributes")
+    if attributes:
+        try:
+            os.getxattr(tmp_path / "weights", "user.moco.sha256")
+        except OSError:
+            pytest.skip("this file system keeps no attributes")
 
-    (tmp_path / "weights").write_bytes(b"different")  # same inode, so the attribute stays
+    (tmp_path / "weights").write_bytes(content)  # the same inode
 
     with pytest.raises(HashMismatch, match="weights"):
         store.read("weights")
     with pytest.raises(HashMismatch, match="weights"):
         store.get("weights", tmp_path / "got")
     assert not (tmp_path / "got").exists()
+
+
+def test_hashes_come_and_go_with_their_files(tmp_path: Path, attributes: bool) -> None:
+    store = FolderStore(tmp_path / "store")
+    (tmp_path / "source").write_bytes(b"first")
+    store.put(tmp_path / "source", "run/weights")
+    store.write("run/weights", b"second")
+    assert store.read("run/weights") == b"second"
+    assert store.list() == [Entry("run/weights", 6)]
+    copied = tmp_path / "copied"
+    copied.write_bytes(b"restored by somebody")
+    copied.replace(tmp_path / "store/run/weights")  # another inode
+    assert store.read("run/weights") == b"restored by somebody"
+    store.delete("run/weights")
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
 def test_links_lead_nowhere(tmp_path: Path) -> None:

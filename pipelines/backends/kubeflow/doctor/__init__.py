@@ -52,6 +52,7 @@ CHECKS = (
     Check("images", data.images, ("options",), of_plan=True),
     Check("claims", data.claims, ("chart",), of_plan=True),
     Check("data sets", data.data_sets, ("claims", "rights", "store in pods"), of_plan=True),
+    Check("artifacts", data.artifacts, ("store",), of_plan=True),
     Check("nodes", capacity.nodes, ("options",), of_plan=True),
     Check("quota", capacity.quota, ("namespace",), of_plan=True),
     Check("limits", capacity.limits, ("namespace",), of_plan=True),

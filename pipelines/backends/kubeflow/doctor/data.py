@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from components.core.errors import ExitCode
+from components.core.errors import ExitCode, StoreError
+from components.core.store import bucket_and_key
 from components.datasets.findings import Fault
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.doctor.findings import (
@@ -17,7 +18,8 @@ from pipelines.backends.kubeflow.doctor.pods import Ended, PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import IMAGE, Site
 from pipelines.backends.kubeflow.images import DIGEST
 from pipelines.backends.kubeflow.names import mount_path
-from pipelines.backends.kubeflow.parameters import pvc_parameter
+from pipelines.backends.kubeflow.parameters import existing_parameters, pvc_parameter
+from pipelines.plan import Existing, Plan
 from pipelines.words import number
 
 SHOWN = 3  # faults of a data set
@@ -90,6 +92,37 @@ def data_sets(site: Site) -> Iterator[Finding]:
         argv = ["python", "-m", "pipelines", "data", "check", layout, folder, "--json"]
         task = PodTask(site.images()[IMAGE], argv, claims={folder: claims[name]})
         yield from _of_check(shown, name, claims[name], run_pod(site, task))
+
+
+def artifacts(site: Site) -> Iterator[Finding]:
+    """Check that what exists already is there: data, checkpoints, an earlier run's artifacts."""
+    assert site.plan is not None
+    values = site.values()
+    found = 0
+    for existing, parameter in existing_parameters(site.plan).items():
+        uri = values[parameter]
+        bucket, key = bucket_and_key(uri)
+        try:
+            store = site.cluster.store(bucket)
+            if store.holds(key):
+                found += 1
+                continue
+        except StoreError as error:
+            yield warning(f"{uri} cannot be looked up from this machine: {error}")
+            continue
+        kind = "a data set" if existing.read_in_place else f"a {existing.kind}"
+        yield failed(
+            f"{uri}, {kind} that {_reader(site.plan, existing)} reads, is not there",
+            f"--parameter {parameter}=URI names another place",
+            "what an earlier run made and was deleted is made anew by a new run: moco submit",
+            code=ExitCode.BAD_DATA,
+        )
+    if found:
+        yield ok(f"{number(found, 'place')} in the store that the plan reads")
+
+
+def _reader(plan: Plan, existing: Existing) -> str:
+    return next(step.name for step in plan for _, source in step.sources() if source == existing)
 
 
 def _claims(site: Site) -> dict[str, str]:
