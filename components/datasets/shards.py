@@ -8,11 +8,13 @@ called. So an image is read by itself, and a training may begin anywhere in its 
 import hashlib
 import json
 import os
+import posixpath
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,8 @@ from components.vision.image_sets import ImageSet, NamesInFile, ShardFiles
 _THREADS = 8
 _PART = 16 << 20  # bytes of a shard that are read at once
 _NO_LABEL = -1
+PATTERNS: Mapping[str, str] = {split: f"{split}/*.tar" for split in SPLITS}
+"""Which files are a split's shards, if nothing else is said."""
 PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])
 """Of places.bin: an image's first byte in its shard, its bytes, and its class, -1 without."""
 
@@ -40,6 +44,7 @@ class Shard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """As seen from the split's folder."""
     images: int
     size: int
     """Bytes."""
@@ -239,12 +244,14 @@ def find_images(path: Path, names: Sequence[str] | None = None) -> Images:
     return Images(shard, places, names or [*images])
 
 
-def index_shards(root: Path, splits: Sequence[str], classes: Sequence[str] = ()) -> dict[str, int]:
+def index_shards(
+    root: Path, patterns: Mapping[str, str] = PATTERNS, classes: Sequence[str] = ()
+) -> dict[str, int]:
     """Make the indices of shards that somebody else packed.
 
     Args:
         root: The data set's folder.
-        splits: Folders in it.
+        patterns: Which files of it are a split's shards, by split.
         classes: Names of the classes, in the order of their numbers; by default the numbers.
 
     Returns:
@@ -254,23 +261,27 @@ def index_shards(root: Path, splits: Sequence[str], classes: Sequence[str] = ())
         DataError: naming what cannot be read.
         UsageError: if they are shards of ours, whose index has more than the files.
     """
-    shards: dict[str, list[Path]] = {}
-    for split in splits:
+    names = {
+        split: [path.relative_to(root).as_posix() for path in root.glob(pattern)]
+        for split, pattern in patterns.items()
+    }
+    shards = _chosen(names, patterns, str(root))
+    for split in shards:
         if is_sharded(root, split):
             _refuse_packed(read_list(root / split, split, Findings()), f"{root / split}")
-        shards[split] = sorted((root / split).glob("[!.]*.tar"))
-        if not shards[split]:
-            raise DataError(f"{root / split} has no shards, NAME.tar")
-    return _write_indices(shards, classes, find_images)
+    return _write_indices(root, shards, classes, lambda name: find_images(root / name))
 
 
-def index_stored_shards(store: Store, key: str, classes: Sequence[str] = ()) -> dict[str, int]:
+def index_stored_shards(
+    store: Store, key: str, patterns: Mapping[str, str] = PATTERNS, classes: Sequence[str] = ()
+) -> dict[str, int]:
     """Make the indices of shards in a bucket that somebody else packed; each is fetched once.
 
     Args:
         store: The bucket.
         key: The data set's.
-        classes: As of `index_shards`.
+        patterns: As of `index_shards`.
+        classes: Likewise.
 
     Returns:
         Images by split.
@@ -280,36 +291,49 @@ def index_stored_shards(store: Store, key: str, classes: Sequence[str] = ()) -> 
         UsageError: as `index_shards`.
         StoreError: if the bucket cannot be read or written.
     """
-    with tempfile.TemporaryDirectory(prefix="moco-") as name:
-        root = Path(name)
-        shards: dict[str, list[Path]] = {}
-        for split in SPLITS:
-            folder = f"{key}/{split}/"
-            names = {entry.key.removeprefix(folder) for entry in store.list(folder.rstrip("/"))}
-            tars = sorted(n for n in names if n.endswith(".tar") and "/" not in n and n[0] != ".")
-            if not tars:
-                continue
-            (root / split).mkdir()
-            if INDEX in names:
-                (root / split / INDEX).write_bytes(store.read(f"{key}/{split}/{INDEX}"))
-                listed = read_list(root / split, split, Findings())
-                _refuse_packed(listed, f"{store.url}/{key}/{split}")
-            shards[split] = [root / split / name for name in tars]
-        if not shards:
-            raise DataError(f"{store.url}/{key} has neither train/ nor val/ with shards, NAME.tar")
+    stored = [entry.key.removeprefix(f"{key}/") for entry in store.list(key)]
+    names = {
+        split: [name for name in stored if PurePosixPath(f"/{name}").match(f"/{pattern}")]
+        for split, pattern in patterns.items()
+    }
+    shards = _chosen(names, patterns, f"{store.url}/{key}")
+    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
+        root = Path(folder)
 
-        def find(path: Path) -> Images:
-            store.get(f"{key}/{path.parent.name}/{path.name}", path)
+        def find(name: str) -> Images:
+            path = root / name
+            path.parent.mkdir(exist_ok=True)
+            store.get(f"{key}/{name}", path)
             try:
                 return find_images(path)
             finally:
                 path.unlink()
 
-        counts = _write_indices(shards, classes, find)
+        for split in shards:
+            if f"{split}/{INDEX}" in stored:
+                store.get(f"{key}/{split}/{INDEX}", root / split / INDEX)
+                listed = read_list(root / split, split, Findings())
+                _refuse_packed(listed, f"{store.url}/{key}/{split}")
+        counts = _write_indices(root, shards, classes, find)
         for split in shards:
             for file in (NAMES, PLACES, INDEX):  # what lists the others comes last
                 store.put(root / split / file, f"{key}/{split}/{file}")
     return counts
+
+
+def _chosen(
+    names: Mapping[str, Sequence[str]], patterns: Mapping[str, str], where: str
+) -> dict[str, list[str]]:
+    """Return the shards of each split that has some, sorted."""
+    shards = {
+        split: sorted(name for name in found if PurePosixPath(name).name[0] != ".")
+        for split, found in names.items()
+    }
+    lacking = {split for split, found in shards.items() if not found}
+    if lacking and (lacking == shards.keys() or patterns is not PATTERNS):
+        told = " and no ".join(patterns[split] for split in patterns if split in lacking)
+        raise DataError(f"{where} has no {told}: name its shards with --train and --val")
+    return {split: found for split, found in shards.items() if found}
 
 
 def _refuse_packed(listed: ShardList | None, where: str) -> None:
@@ -318,28 +342,39 @@ def _refuse_packed(listed: ShardList | None, where: str) -> None:
 
 
 def _write_indices(
-    shards: Mapping[str, Sequence[Path]], classes: Sequence[str], find: Callable[[Path], Images]
+    root: Path,
+    shards: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    find: Callable[[str], Images],
 ) -> dict[str, int]:
     """Write the index of each split, all with the same classes; return how many images each has."""
-    indices: dict[Path, ShardList] = {}
-    for paths in shards.values():
+
+    def find_named(split: str, name: str) -> Images:
+        images = find(name)
+        called = {"name": posixpath.relpath(name, split)}
+        return images._replace(shard=images.shard.model_copy(update=called))
+
+    indices: dict[str, ShardList] = {}
+    for split, names in shards.items():
+        (root / split).mkdir(exist_ok=True)
         with ThreadPoolExecutor(_THREADS) as pool:
-            folder = paths[0].parent
-            indices[folder] = write_index(folder, pool.map(find, paths), classes or None)
+            found = pool.map(partial(find_named, split), names)
+            indices[split] = write_index(root / split, found, classes or None)
     # A split may lack the last classes.
     most = max((index.classes for index in indices.values()), key=len)
-    for folder, index in indices.items():
+    for split, index in indices.items():
         if len(index.classes) < len(most):
-            save_list(folder, index.model_copy(update={"classes": most}))
-    return {folder.name: index.images for folder, index in indices.items()}
+            save_list(root / split, index.model_copy(update={"classes": most}))
+    return {split: index.images for split, index in indices.items()}
 
 
 def _faults(folder: Path, listed: ShardList) -> Iterator[tuple[str, str]]:
     """Say what is wrong with the files of an index, by their names."""
     stored = stored_shards(folder)
     with ThreadPoolExecutor(_THREADS) as pool:
-        paths = (folder / shard.name for shard in listed.shards)
-        sizes = pool.map(_size, paths) if stored is None else map(stored.size, paths)
+        names = [shard.name for shard in listed.shards]
+        paths = (folder / name for name in names)
+        sizes = pool.map(_size, paths) if stored is None else map(stored.size, names)
         for shard, size in zip(listed.shards, sizes, strict=True):
             if size is None:
                 yield shard.name, "is missing"
@@ -358,7 +393,7 @@ def _sha256(folder: Path, shard: Shard) -> str | None:
     stored = stored_shards(folder)
     if stored is None:
         return file_sha256(folder / shard.name) if (folder / shard.name).is_file() else None
-    if stored.size(folder / shard.name) != shard.size:
+    if stored.size(shard.name) != shard.size:
         return None
     digest = hashlib.sha256()
     for offset in range(0, shard.size, _PART):

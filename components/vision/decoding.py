@@ -51,14 +51,21 @@ def read_bytes(path: str | Path) -> bytes:
         with open(archive, "rb", buffering=0) as file:  # noqa: PTH123 - for each image, so plainly
             data = os.pread(file.fileno(), size, offset)
     except OSError as error:
-        folder, _, name = part[1].rpartition("/") if part else ("", "", "")
-        stored = stored_shards(Path(folder)) if part else None
+        stored = None if part is None else _read_stored(part[1], int(part[2]), int(part[3]))
         if stored is None:
             raise CorruptImageError(error.strerror or str(error)) from None
-        return stored.read(name, offset, size)
+        return stored
     if len(data) < size:
         raise CorruptImageError(f"the shard ends {size - len(data):,} bytes before the image does")
     return data
+
+
+def _read_stored(archive: str, offset: int, size: int) -> bytes | None:
+    """Read a part of a shard that is in a bucket; None if it is in none."""
+    folder, slash, name = archive.partition("/../")  # of one beside its split's folder
+    folder, name = (folder, f"../{name}") if slash else (*archive.rpartition("/")[::2],)
+    stored = stored_shards(Path(folder))
+    return None if stored is None else stored.read(name, offset, size)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

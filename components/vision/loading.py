@@ -203,7 +203,7 @@ class BatchLoader(Generic[B]):
             self.quarantine.add(batch.corrupt)
             yield batch
         if self._batches.failure is not None:
-            raise self._batches.failure
+            raise self._batches.take_failure()
 
 
 Loader = BatchLoader[Batch]
@@ -270,6 +270,12 @@ class _BatchSampler:
 
     def begin(self, steps: range) -> None:
         self.steps, self.failure = steps, None
+
+    def take_failure(self) -> StoreError:
+        """Give the failure away: who holds it holds the loader, which would outlive its queues."""
+        failure, self.failure = self.failure, None
+        assert failure is not None
+        return failure
 
     def __len__(self) -> int:
         return len(self.steps)

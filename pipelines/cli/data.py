@@ -10,7 +10,7 @@ from components.core.dataset import datasets
 from components.core.errors import DataError, ExitCode, UsageError
 from components.core.store import is_remote, local_path
 from components.core.store.place import Places
-from components.core.store.shards import INDEX, SPLITS, fetch_index
+from components.core.store.shards import INDEX, fetch_index
 from pipelines.cli.options import Json
 from pipelines.cli.output import print_json, say, tell
 from pipelines.words import number
@@ -71,28 +71,32 @@ def pack(
 @app.command
 def index(
     path: Annotated[
-        str, Parameter(help="The folder, or s3://..., with train/*.tar and val/*.tar.")
+        str, Parameter(help="The folder, or s3://..., with train/*.tar and val/*.tar or others.")
     ],
     /,
     *,
     classes: Annotated[
         Path | None, Parameter(help="A file with a class name a line, in the order of the labels.")
     ] = None,
+    train: Annotated[
+        str | None, Parameter(help="Which files are training shards: 'imagenet1k-train-*.tar'.")
+    ] = None,
+    val: Annotated[str | None, Parameter(help="Which are validation's.")] = None,
 ) -> None:
-    """Make the index of shards that somebody else packed, as WebDataset does."""
-    from components.datasets.shards import index_shards, index_stored_shards
+    """Make the index of shards that somebody else packed, as WebDataset does.
+
+    It goes into train/ and val/; the shards stay as they are.
+    """
+    from components.datasets.shards import PATTERNS, index_shards, index_stored_shards
 
     lines = classes.read_text("utf-8").split("\n") if classes else []
     names = [name.strip() for name in lines if name.strip()]
+    given = {split: pattern for split, pattern in (("train", train), ("val", val)) if pattern}
     if is_remote(path):
         place = Places().find(path)
-        counts = index_stored_shards(place.store, place.key, names)
+        counts = index_stored_shards(place.store, place.key, given or PATTERNS, names)
     else:
-        folder = local_path(path)
-        splits = [split for split in SPLITS if (folder / split).is_dir()]
-        if not splits:
-            raise DataError(f"{path} has neither train/ nor val/ with shards in it")
-        counts = index_shards(folder, splits, names)
+        counts = index_shards(local_path(path), given or PATTERNS, names)
     say(f"{path}: {', '.join(f'{count:,} images of {s}' for s, count in counts.items())}")
 
 

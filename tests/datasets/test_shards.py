@@ -12,11 +12,13 @@ import pytest
 
 from components.core.content import describe
 from components.core.errors import DataError, UsageError
+from components.core.store import open_store
+from components.core.store.shards import fetch_index
 from components.datasets import packing
 from components.datasets.check import check_data
 from components.datasets.loading import image_reader
 from components.datasets.packing import pack
-from components.datasets.shards import find_images, index_shards
+from components.datasets.shards import find_images, index_shards, index_stored_shards
 from components.vision.decoding import CorruptImageError, read_bytes, read_image
 from components.vision.formats import Split, count_training_images
 from components.vision.image_sets import ImageSet
@@ -226,22 +228,44 @@ def foreign(folder: Path, *, json_labels: bool = False, labels: bool = True) -> 
 @pytest.mark.parametrize("json_labels", [False, True])
 def test_foreign_shards_are_indexed_and_read(tmp_path: Path, json_labels: bool) -> None:
     foreign(tmp_path, json_labels=json_labels)
-    assert index_shards(tmp_path, ["train", "val"]) == {"train": 12, "val": 8}
+    assert index_shards(tmp_path) == {"train": 12, "val": 8}
     images = read_image_set("imagenet", tmp_path, "train")
     assert images.classes == ("0", "1", "2")
     assert images.labels.tolist() == [0, 1, 2] * 4
     assert images.image_id(7) == "some/11"
     assert read_bytes(images.path(7)).endswith(b"image \xff\xd9")
-    index_shards(tmp_path, ["train", "val"], ["a", "b", "c"])
+    index_shards(tmp_path, classes=["a", "b", "c"])
     assert read_image_set("imagenet", tmp_path, "val").classes == ("a", "b", "c")
     with pytest.raises(DataError, match="a label is 2, and 2 classes are named"):
-        index_shards(tmp_path, ["train"], ["a", "b"])
+        index_shards(tmp_path, {"train": "train/*.tar"}, ["a", "b"])
+
+
+def test_shards_that_lie_side_by_side_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    """As timm's imagenet-1k-wds has them."""
+    foreign(tmp_path / "parted")
+    for path in (tmp_path / "parted").glob("*/*.tar"):
+        name = f"imagenet1k-{path.parent.name}-{path.name}"
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        path.rename(tmp_path / "flat" / name)
+    patterns = {"train": "imagenet1k-train-*.tar", "val": "imagenet1k-val-*.tar"}
+    assert index_shards(tmp_path / "flat", patterns) == {"train": 12, "val": 8}
+    assert faults(tmp_path / "flat") == []
+    images = read_image_set("imagenet", tmp_path / "flat", "val")
+    assert images.files[0].startswith("../imagenet1k-val-part0.tar@")
+    assert read_bytes(images.path(7)).endswith(b"image \xff\xd9")
+
+    store = open_store(tmp_path)
+    assert index_stored_shards(store, "flat", patterns) == {"train": 12, "val": 8}
+    assert fetch_index(store, "flat", tmp_path / "index")
+    images = read_image_set("imagenet", tmp_path / "index", "val")
+    assert read_bytes(images.path(7)).endswith(b"image \xff\xd9")
+    assert faults(tmp_path / "index") == []
 
 
 def test_what_cannot_be_indexed_is_named(tmp_path: Path) -> None:
     foreign(tmp_path)
-    with pytest.raises(DataError, match="elsewhere has no shards"):
-        index_shards(tmp_path, ["elsewhere"])
+    with pytest.raises(DataError, match=r"has no elsewhere/\*\.tar: name its shards with --train"):
+        index_shards(tmp_path, {"train": "train/*.tar", "val": "elsewhere/*.tar"})
     shard = tmp_path / "train/part0.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"part0\.tar"):
@@ -265,7 +289,7 @@ def test_the_commands_pack_index_and_check(
     assert main(["data", "index", str(tmp_path / "others")]) == 0
     assert "12 images of train" in capsys.readouterr().out
     assert main(["data", "index", str(imagenet_folder / "train")]) == 65
-    assert "neither train/ nor val/" in capsys.readouterr().err
+    assert "has no train/*.tar and no val/*.tar" in capsys.readouterr().err
     assert main(["data", "index", str(target)]) == 64
     assert "was packed here" in capsys.readouterr().err
     assert main(["data", "pack", "imagenet", str(target), str(tmp_path / "twice")]) == 64

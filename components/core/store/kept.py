@@ -40,7 +40,7 @@ class KeptShards:
         first, end = offset // _BLOCK, -(-(offset + size) // _BLOCK)
         data = self._kept(name, first, end)
         if data is None:
-            start, shard_size = first * _BLOCK, self._shards.size(Path(name)) or 0
+            start, shard_size = first * _BLOCK, self._shards.size(name) or 0
             data = self._shards.read(name, start, min(end * _BLOCK, shard_size) - start)
             self._keep(name, first, end, data)
         skipped = offset - first * _BLOCK
@@ -71,7 +71,7 @@ class KeptShards:
             log.warning("no more is kept on disk", folder=str(self._folder), why=error.strerror)
 
     def _files(self, name: str) -> tuple[Path, Path]:
-        content = self._folder / f"{name}.{self._shards.etag(name)}"
+        content = self._folder / f"{name.replace('/', '_')}.{self._shards.etag(name)}"
         return content, content.with_name(f"{content.name}.blocks")
 
 

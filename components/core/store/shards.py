@@ -2,7 +2,9 @@
 
 import json
 import os
+import posixpath
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,26 +17,28 @@ _STORED = ".stored.json"  # in place of the shards
 
 
 class StoredShards:
-    """The shards of a split, in a bucket."""
+    """The shards of a split, in a bucket; their names are as seen from the split's folder."""
 
-    def __init__(self, url: str, shards: Mapping[str, tuple[int, str]]) -> None:
+    def __init__(self, url: str, split: str, objects: Mapping[str, tuple[int, str]]) -> None:
         """Ask nothing of the store yet.
 
         Args:
-            url: Where they are.
-            shards: Size and ETag of each when the index was fetched, by name.
+            url: Where the data set is.
+            split: Its folder there.
+            objects: Size and ETag of what was there when the index was fetched, by key.
         """
         self.url = url
         self._store = open_store(url)
-        self._shards = shards
+        self._split = split
+        self._objects = objects
 
-    def size(self, path: Path) -> int | None:
+    def size(self, name: str) -> int | None:
         """Return the size of a shard, in bytes; None if there was none."""
-        return self._shards.get(path.name, (None, ""))[0]
+        return self._objects.get(self._key(name), (None, ""))[0]
 
     def etag(self, name: str) -> str:
         """Return what the store called the content of a shard."""
-        return self._shards[name][1]
+        return self._objects[self._key(name)][1]
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read a part of a shard.
@@ -44,7 +48,10 @@ class StoredShards:
             KeyNotFound: if it is gone.
             StoreError: if the store cannot be reached for as long as is waited for it.
         """
-        return self._store.read_part(name, offset, size, self.etag(name))
+        return self._store.read_part(self._key(name), offset, size, self.etag(name))
+
+    def _key(self, name: str) -> str:
+        return posixpath.normpath(f"{self._split}/{name}")
 
 
 def fetch_index(store: Store, key: str, folder: Path) -> bool:
@@ -60,30 +67,30 @@ def fetch_index(store: Store, key: str, folder: Path) -> bool:
     Raises:
         HashMismatch: if the index does not fit together.
     """
-    sharded = False
+    indices: dict[str, bytes] = {}
     for split in SPLITS:
-        try:
-            listed = store.read(f"{key}/{split}/{INDEX}")
-        except KeyNotFound:
-            continue
-        sharded = True
+        with suppress(KeyNotFound):
+            indices[split] = store.read(f"{key}/{split}/{INDEX}")
+    if not indices:
+        return False
+    entries = {entry.key.removeprefix(f"{key}/"): entry for entry in store.list(key)}
+    objects = {name: (entry.size, entry.etag) for name, entry in entries.items()}
+    for split, listed in indices.items():
         target = folder / split
         target.mkdir(parents=True, exist_ok=True)
-        start = len(f"{key}/{split}/")
-        entries = {entry.key[start:]: entry for entry in store.list(f"{key}/{split}")}
-        if PLACES in entries:
+        if f"{split}/{PLACES}" in entries:
             digest = store.get(f"{key}/{split}/{PLACES}", target / PLACES)
             if digest != json.loads(listed).get("places"):
                 raise HashMismatch(
                     f"{store.url}/{key}/{split}: {PLACES} is not of this {INDEX}; copy both anew"
                 )
-        if NAMES in entries and split != SPLITS[0]:  # nobody asks what a billion are called
+        # Nobody asks what a billion images are called that are trained on.
+        if f"{split}/{NAMES}" in entries and split != SPLITS[0]:
             store.get(f"{key}/{split}/{NAMES}", target / NAMES)
-        shards = {name: (entry.size, entry.etag) for name, entry in entries.items()}
-        stored = {"url": f"{store.url}/{key}/{split}", "shards": shards}
+        stored = {"url": f"{store.url}/{key}", "split": split, "objects": objects}
         (target / _STORED).write_text(json.dumps(stored), "utf-8")
         (target / INDEX).write_bytes(listed)
-    return sharded
+    return True
 
 
 def stored_shards(folder: Path) -> StoredShards | None:
@@ -98,4 +105,4 @@ def _stored_shards(folder: str, _process: int) -> StoredShards | None:
         stored = json.loads((Path(folder) / _STORED).read_bytes())
     except FileNotFoundError:
         return None
-    return StoredShards(stored["url"], stored["shards"])
+    return StoredShards(**stored)
