@@ -41,7 +41,9 @@ def list_(*, json: Json = False) -> None:
 def pack(
     layout: Annotated[str, Parameter(help="Of the source: imagenet, inaturalist, images.")],
     source: Annotated[Path, Parameter(help="Its folder.")],
-    destination: Annotated[Path, Parameter(help="The folder that gets train/ and val/.")],
+    destination: Annotated[
+        str, Parameter(help="The folder, or s3://..., that gets train/ and val/.")
+    ],
     /,
     *,
     images: Annotated[
@@ -64,7 +66,8 @@ def pack(
         if done == total or done % max(1, total // 20) == 0:
             tell(f"{split}: {done:,} of {number(total, 'shard')}")
 
-    counts = pack_images(layout, source, destination, shard=images, seed=seed, jobs=jobs, tell=told)
+    place = Places().find(destination) if is_remote(destination) else local_path(destination)
+    counts = pack_images(layout, source, place, shard=images, seed=seed, jobs=jobs, tell=told)
     say(f"{destination}: {', '.join(f'{count:,} images of {s}' for s, count in counts.items())}")
 
 

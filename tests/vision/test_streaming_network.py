@@ -16,8 +16,10 @@ from components.core.errors import ExitCode, StoreError
 from components.core.manifest import verify
 from components.core.store import HashMismatch, open_store
 from components.core.store.shards import fetch_index
+from components.datasets import packing
 from components.datasets.imagenet import digits as imagenet
 from components.datasets.packing import pack
+from components.datasets.shards import find_images
 from components.pretrain import PretrainConfig
 from components.rendering.config import DigitsConfig
 from components.vision.config import LoaderConfig
@@ -180,3 +182,42 @@ def test_foreign_shards_are_indexed_and_checked_where_they_are(
     told = capsys.readouterr().out
     assert "train/part0.tar: is missing" in told
     assert "val/part1.tar: its bytes are others than the index says" in told
+
+
+def test_images_are_packed_into_a_bucket_and_an_interrupted_packing_goes_on(
+    imagenet_folder: Path,
+    bucket_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store, place = open_store(bucket_url), f"{bucket_url}/sets/imagenet"
+    command = ["data", "pack", "imagenet", str(imagenet_folder), place, "--images", "13"]
+    find = find_images
+
+    def interrupted(path: Path, names: list[str]) -> object:
+        if "000003" in path.name:
+            raise KeyboardInterrupt
+        return find(path, names)
+
+    with monkeypatch.context() as context:
+        context.setattr(packing, "find_images", interrupted)
+        with pytest.raises(SystemExit):
+            main([*command, "--jobs", "1"])
+    before = {entry.key: entry for entry in store.list("sets/imagenet/train")}
+    names = {key.rpartition("/")[2] for key in before}
+    assert names >= {".packing.json", *(f"train-{number:06}.tar" for number in range(3))}
+    assert not names & {"train-000003.tar", "index.json", "places.bin"}
+    assert main([*command[:-1], "14"]) == ExitCode.USAGE
+    assert f"{place}/train holds other shards" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "60 images of train, 30 images of val" in capsys.readouterr().out
+    assert main(["data", "check", "imagenet", place, "--decode"]) == 0
+
+    stored = {entry.key: entry for entry in store.list("sets/imagenet")}
+    pack("imagenet", imagenet_folder, tmp_path / "here", shard=13)
+    here = tmp_path / "here"
+    files = {path.relative_to(here).as_posix() for path in here.rglob("*.*")}
+    assert {key.removeprefix("sets/imagenet/") for key in stored} == files
+    for file in files:
+        assert store.read(f"sets/imagenet/{file}") == (here / file).read_bytes()
