@@ -62,8 +62,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 def _read_stored(archive: str, offset: int, size: int) -> bytes | None:
     """Read a part of a shard that is in a bucket; None if it is in none."""
-    folder, slash, name = archive.partition("/../")  # of one beside its split's folder
-    folder, name = (folder, f"../{name}") if slash else (*archive.rpartition("/")[::2],)
+    folder, beside, name = archive.partition("/../")
+    if beside:  # the split's folder
+        name = f"../{name}"
+    else:
+        folder, _, name = archive.rpartition("/")
     stored = stored_shards(Path(folder))
     return None if stored is None else stored.read(name, offset, size)
 
