@@ -1,5 +1,6 @@
 """`--data NAME=s3://...`: data sets that stay where they are, in plans, pipelines and runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipelines.cli.options import RecipeOptions, mounted
 from pipelines.plan import Existing, Mounted
 
 URL = "s3://data/imagenet"
+Capture = pytest.CaptureFixture[str]
 
 
 def test_all_that_read_it_are_told_where_it_is() -> None:
@@ -87,6 +89,21 @@ def test_a_run_here_fetches_the_index_and_reads_the_rest_where_it_is(
     shard[700] ^= 1
     store.write("sets/imagenet/train/train-000000.tar", bytes(shard))
     assert find_sources(plan, {}, tmp_path / "runs").path(Existing(place, "Dataset")) != folder
+
+
+def test_to_plan_nothing_is_fetched_but_an_index(
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MOCO_RUNS", str(tmp_path / "runs"))
+    imagenet.write(DigitsConfig(train_scenes=60, val_scenes=30, pixels=48), tmp_path / "data")
+    open_store(bucket_url).put_folder(tmp_path / "data", "plain")
+    command = ["plan", "linear", "--rows", "random", "--trials", "1", "--json", "--data"]
+    assert main([*command, f"imagenet={bucket_url}/plain"]) == 0
+    steps = {step["name"]: step for step in json.loads(capsys.readouterr().out)["steps"]}
+    assert steps["linear_random_0"]["why"] == f"{bucket_url}/plain is fetched when it runs"
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert main([*command, f"imagenet={bucket_url}/nothing"]) == ExitCode.BAD_DATA
+    assert f"{bucket_url}/nothing: the bucket has nothing there" in capsys.readouterr().err
 
 
 def test_fit_counts_what_the_index_says(bucket_url: str, tmp_path: Path) -> None:

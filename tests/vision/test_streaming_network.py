@@ -123,7 +123,7 @@ def test_a_shard_that_is_replaced_ends_it(packed: Path, index: Path, bucket_url:
 
 def pretraining(source: list[str], folder: Path) -> list[str]:
     config = PretrainConfig().miniature()
-    config = config.derive(epochs=12, batch_size=16, negatives=64, sub_batch=4, processes=1)
+    config = config.derive(epochs=6, batch_size=16, negatives=64, sub_batch=4, processes=1)
     config = config.derive(knn={"neighbours": 5}, log_every=2, checkpoint_seconds=1)
     return [
         *(sys.executable, "-m", "components.pretrain", "--config", config.to_json(), *source),
@@ -136,7 +136,7 @@ def test_a_training_goes_on_at_the_very_picture_and_gives_the_folders_bits(
 ) -> None:
     """It is stopped halfway through shards in a bucket, and goes on there."""
     data, packed = tmp_path / "data", tmp_path / "packed"
-    imagenet.write(DigitsConfig(train_scenes=160, val_scenes=30, pixels=48), data)
+    imagenet.write(DigitsConfig(train_scenes=96, val_scenes=30, pixels=48), data)
     pack("imagenet", data, packed, shard=50)
     open_store(bucket_url).put_folder(packed, "a/imagenet")
 
@@ -149,7 +149,7 @@ def test_a_training_goes_on_at_the_very_picture_and_gives_the_folders_bits(
     lines = []
     for line in program.stderr:
         lines.append(line)
-        if '"step": 20, ' in line:
+        if '"step": 12, ' in line:
             program.send_signal(signal.SIGTERM)
     assert program.wait() == ExitCode.INTERRUPTED, "".join(lines)
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)

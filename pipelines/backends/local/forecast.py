@@ -178,6 +178,8 @@ def _waits_for(step: Step, sources: Sources, made: Container[str]) -> str:
     for _, source in step.sources():
         if isinstance(source, Mounted) and source.name not in sources.mounts:
             return f"the data set {source.name} is not given"
+        if isinstance(source, Existing) and source.uri not in sources.existing:
+            return f"{source.uri} is fetched when it runs"
     anew = [name for name in sorted(step.upstream) if name not in made]
     more = f" and {len(anew) - 1} more" if len(anew) > 1 else ""
     return f"reads what {anew[0]}{more} will make" if anew else ""

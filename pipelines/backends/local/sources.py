@@ -13,7 +13,7 @@ from components.core.errors import DataError, MocoError, UsageError
 from components.core.manifest import MANIFEST, file_sha256, read_manifest, verify, weights_in
 from components.core.stage import Port
 from components.core.store import KeyNotFound, bucket_and_key, is_remote, local_path, open_store
-from components.core.store.shards import fetch_index
+from components.core.store.shards import INDEX, SPLITS, fetch_index
 from pipelines.plan import Existing, Mounted, Plan
 
 FETCHED = ".fetched"
@@ -64,7 +64,8 @@ def find_sources(
         plan: The plan.
         folders: Folders of data sets by name, as a user gave them.
         runs: The folder of the runs.
-        complete: Whether every data set has to be given; to look at a plan, none has to.
+        complete: Whether every data set has to be given; to look at a plan, none has to, and
+            none is fetched whole.
 
     Raises:
         UsageError: naming all data sets that were not given, or not known.
@@ -85,7 +86,8 @@ def find_sources(
     existing = {}
     for source, port in _existing(plan).items():
         try:
-            existing[source.uri] = _locate(source, port, runs)
+            if complete or not _is_left_alone(source, port):
+                existing[source.uri] = _locate(source, port, runs)
         except DataError as error:
             faults.append(str(error))
     if not faults:
@@ -103,7 +105,7 @@ def _unusable(
         given = {
             name: existing[source.uri] if isinstance(source, Existing) else mounts[source.name]
             for name, source in step.sources()
-            if isinstance(source, Existing)
+            if (isinstance(source, Existing) and source.uri in existing)
             or (isinstance(source, Mounted) and source.name in mounts)
         }
         try:
@@ -138,6 +140,23 @@ def _existing(plan: Plan) -> dict[Existing, Port]:
                 if source not in ports or not port.foreign:
                     ports[source] = port
     return ports
+
+
+def _is_left_alone(source: Existing, port: Port) -> bool:
+    """Say whether a source is a data set in a bucket all of which would have to be fetched.
+
+    Raises:
+        DataError: if there is nothing.
+    """
+    if not (port.any_data and is_remote(source.uri)):
+        return False
+    bucket, key = bucket_and_key(source.uri)
+    store = open_store(bucket)
+    if not key or any(store.holds(f"{key}/{split}/{INDEX}") for split in SPLITS):
+        return False
+    if not store.holds(key):
+        raise DataError(f"{source.uri}: the bucket has nothing there")
+    return True
 
 
 def _locate(source: Existing, port: Port, runs: Path) -> Path:
