@@ -1,6 +1,7 @@
 """The common form of images with their classes, for millions of them."""
 
 import os
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Names(Sequence[str]):
+class _Texts(Sequence[str], ABC):
+    """Texts that are made when they are asked for."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._text(index % len(self))
+
+    @abstractmethod
+    def _text(self, index: int) -> str:
+        """Make a text, counted from 0."""
+
+
+class Names(_Texts):
     """Millions of texts in one block of bytes.
 
     A list of Python strings would take four times the memory, and again in every
@@ -27,12 +43,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
+    def _text(self, index: int) -> str:
         start = int(self._ends[index - 1]) if index else 0
         return os.fsdecode(self._bytes[start : int(self._ends[index])])
 
@@ -56,7 +67,7 @@ class NamesInFile(Sequence[str]):
         return Names(text.split("\n")[:-1])
 
 
-class ShardFiles(Sequence[str]):
+class ShardFiles(_Texts):
     """Names of images in shards, `SHARD.tar@OFFSET+SIZE`, made when they are asked for."""
 
     def __init__(
@@ -77,12 +88,7 @@ class ShardFiles(Sequence[str]):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
+    def _text(self, index: int) -> str:
         shard = self._shards[bisect_right(self._ends, index)]
         return f"{shard}@{self._offsets[index]}+{self._sizes[index]}"
 
