@@ -199,11 +199,11 @@ class BatchLoader(Generic[B]):
             StoreError: when images in a bucket cannot be had.
         """
         self._batches.begin(range(first, end))
-        for batch in self._loader:
+        for number, batch in enumerate(self._loader):
+            if number == self._batches.whole:
+                raise self._batches.take_failure()
             self.quarantine.add(batch.corrupt)
             yield batch
-        if self._batches.failure is not None:
-            raise self._batches.take_failure()
 
 
 Loader = BatchLoader[Batch]
@@ -265,15 +265,17 @@ class _BatchSampler:
     def __init__(self, sampler: Sampler, stream: Stream | None) -> None:
         self.sampler = sampler
         self.steps = range(sampler.steps)
-        self.failure: StoreError | None = None
+        self.whole: int | None = None
+        """Of the steps, those before the one whose images cannot be had, if there is one."""
+        self._failure: StoreError | None = None
         self._stream = stream
 
     def begin(self, steps: range) -> None:
-        self.steps, self.failure = steps, None
+        self.steps, self.whole = steps, None
 
     def take_failure(self) -> StoreError:
         """Give the failure away: who holds it holds the loader, which would outlive its queues."""
-        failure, self.failure = self.failure, None
+        failure, self._failure = self._failure, None
         assert failure is not None
         return failure
 
@@ -284,11 +286,16 @@ class _BatchSampler:
         if self._stream is None:
             yield from self._keys()
             return
+        whole = 0
         try:
-            yield from self._stream.fetch(self._keys())
+            for keys in self._stream.fetch(self._keys()):
+                yield keys
+                whole += 1
         except StoreError as error:
-            # Raised here, torch's loader would break down; so the batches before it come first.
-            self.failure = error
+            # Raised here, it would tear torch's loader down from within; so the batches before it
+            # come first, and an empty one that says so: queues that were never used break, too.
+            self.whole, self._failure = whole, error
+            yield []
 
     def _keys(self) -> Iterator[list[Key]]:
         for step in self.steps:

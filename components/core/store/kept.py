@@ -17,9 +17,9 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class KeptShards:
     """Reads shards in a bucket, and keeps what it read; several processes share what is kept.
 
-    A shard has a sparse file, and one with a byte for every block of it that is there. What is full
-    stays as it is: all is read once an epoch, so that nothing would be asked for sooner than what
-    had to go for it.
+    A shard has a sparse file as large as it, with a byte for each of its blocks behind that, which
+    says that the block is there. What is full stays as it is: all is read once an epoch, so that
+    nothing would be asked for sooner than what had to go for it.
     """
 
     def __init__(self, shards: StoredShards, limit: int, folder: Path | None = None) -> None:
@@ -40,49 +40,50 @@ class KeptShards:
         first, end = offset // _BLOCK, -(-(offset + size) // _BLOCK)
         data = self._kept(name, first, end)
         if data is None:
-            start, shard_size = first * _BLOCK, self._shards.size(name) or 0
-            data = self._shards.read(name, start, min(end * _BLOCK, shard_size) - start)
+            start = first * _BLOCK
+            data = self._shards.read(name, start, min(end * _BLOCK, self._size(name)) - start)
             self._keep(name, first, end, data)
         skipped = offset - first * _BLOCK
         return data[skipped : skipped + size]
 
     def _kept(self, name: str, first: int, end: int) -> bytes | None:
-        content, blocks = self._files(name)
+        start, size = first * _BLOCK, self._size(name)
         try:
-            with blocks.open("rb") as file:
-                if os.pread(file.fileno(), end - first, first) != b"\1" * (end - first):
-                    return None
-            with content.open("rb") as file:
-                return os.pread(file.fileno(), (end - first) * _BLOCK, first * _BLOCK)
+            with self._file(name).open("rb") as file:
+                marks = os.pread(file.fileno(), end - first, size + first)
+                if marks == b"\1" * (end - first):
+                    return os.pread(file.fileno(), min(end * _BLOCK, size) - start, start)
         except OSError:
-            return None
+            pass
+        return None
 
     def _keep(self, name: str, first: int, end: int, data: bytes) -> None:
         if len(data) > self._left:
             return
         self._left -= len(data)
-        content, blocks = self._files(name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(content, first * _BLOCK, data)
-            _write(blocks, first, b"\1" * (end - first))  # last: it says that the others are there
+            file = os.open(self._file(name), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                _write(file, first * _BLOCK, data)
+                _write(file, self._size(name) + first, b"\1" * (end - first))  # not before the data
+            finally:
+                os.close(file)
         except OSError as error:
             self._left = 0
             log.warning("no more is kept on disk", folder=str(self._folder), why=error.strerror)
 
-    def _files(self, name: str) -> tuple[Path, Path]:
-        content = self._folder / f"{name.replace('/', '_')}.{self._shards.etag(name)}"
-        return content, content.with_name(f"{content.name}.blocks")
+    def _size(self, name: str) -> int:
+        return self._shards.size(name) or 0
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name.replace('/', '_')}.{self._shards.etag(name)}"
 
 
-def _write(path: Path, offset: int, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        while data:  # a signal may cut a write short
-            written = os.pwrite(file, data, offset)
-            data, offset = data[written:], offset + written
-    finally:
-        os.close(file)
+def _write(file: int, offset: int, data: bytes) -> None:
+    while data:  # a signal may cut a write short
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _folder_of(url: str) -> Path:
