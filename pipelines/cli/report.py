@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from components.core.errors import ExitCode, NotWritableError, UsageError
+from components.core.errors import ExitCode, MocoError, NotWritableError, UsageError
 from pipelines.backends import backend_of, open_backend
 from pipelines.backends.base import Request, Settings
 from pipelines.cli.display import display_for
@@ -44,9 +44,15 @@ def report(
     named = {run.id: run for run in (find_run(name, runs_folder()) for name in runs)}
     running: list[UnderWay] = []
     for source in named.values():
-        if complaint := ensure_metrics(source, backend_of(source, Settings())):
+        backend = backend_of(source, Settings())
+        if source.state == "running":
+            try:
+                backend.refresh(source)
+                running += find_under_way(source, backend.history)
+            except MocoError as error:
+                tell(f"what runs of {source.id} is left out: {error}")
+        if complaint := ensure_metrics(source, backend):
             tell(complaint)
-        running += find_under_way(source, backend_of(source, Settings()).history)
     plan = report_plan(list(named.values()), running)
     run = open_backend("local", Settings()).start(Request(plan), display_for(sys.stderr))
     code = conclude(run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,11 +30,13 @@ class UnderWay:
     Attributes:
         run: Of it.
         step: It.
+        port: Its output that will hold the metrics.
         rows: What it has recorded, the oldest first; not empty.
     """
 
     run: Run
     step: Step
+    port: str
     rows: Sequence[Row]
 
     @property
@@ -45,7 +48,8 @@ class UnderWay:
     def write(self) -> Existing:
         """Write its curves as a metrics artifact without values: nothing is measured yet."""
         folder = self.run.folder / FOLDER / self.step.name
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         curves = {
             name: [(row["epoch"], row[name]) for row in self.rows if name in row]
             for name in self._names()
@@ -53,7 +57,7 @@ class UnderWay:
         write_metrics(folder, Metrics(values={}, curves=curves))
         manifest = Manifest(
             stage=self.step.stage.name,
-            port="metrics",
+            port=self.port,
             kind="Metrics",
             config=json.loads(self.step.config.to_json()),
             code=code_of(self.step.stage, self.step.config),
@@ -112,7 +116,7 @@ def find_under_way(run: Run, history: Callable[[Run, str], Sequence[Row]]) -> It
         if run.status(step.name).state == "running" and ports:
             rows = _read(run.artifact(step.name, ports[0]) / HISTORY) or history(run, step.name)
             if rows:
-                yield UnderWay(run, step, rows)
+                yield UnderWay(run, step, ports[0], rows)
 
 
 def _read(path: Path) -> list[Row]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import ExitCode, UsageError
+from components.core.errors import ExitCode, StoreError, UsageError
 from components.core.metrics import HISTORY, read_metrics
 from components.core.stage import Stage
 from components.report.results import read_report
 from pipelines.__main__ import main
+from pipelines.backends.local.backend import Local
 from pipelines.plan import Plan
 from pipelines.runs.folder import Run, create_run
 from pipelines.runs.history import Row
@@ -49,7 +50,8 @@ def nothing(run: Run, step: str) -> list[Row]:
 
 
 def test_what_runs_is_drawn_up_to_its_last_whole_row(run: Run, tmp_path: Path) -> None:
-    assert main(["report", run.id, "-o", str(tmp_path / "report")]) == ExitCode.OK
+    assert main(["report", run.id]) == ExitCode.OK
+    assert main(["report", run.id, "-o", str(tmp_path / "report")]) == ExitCode.OK  # and again
 
     report = read_report(tmp_path / "report")
     assert [figure.title for figure in report.figures] == [f"{run.id}: training to step 100"] * 2
@@ -68,6 +70,19 @@ def test_where_its_files_are_not_at_hand_the_backend_is_asked(run: Run) -> None:
     written = Path(training.write().uri)
     assert read_metrics(written).values == {}  # so that it fills no cell
     assert read_metrics(written).curves["loss"] == [(0.5, 6.5)]
+
+
+def test_a_backend_that_cannot_be_asked_is_said_and_the_rest_is_reported(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: object, run: Run) -> None:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(Local, "refresh", lost)
+    assert main(["report", run.id]) == ExitCode.USAGE
+    told = capsys.readouterr().err
+    assert f"what runs of {run.id} is left out: the store is away" in told
+    assert "nothing is measured" in told
 
 
 def test_two_runs_of_one_step_are_told_apart(run: Run, toy: Stage[Any], runs: Path) -> None:
