@@ -1,6 +1,7 @@
 """The minio client with one rule for trying again, and with conditional writes."""
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 import certifi
@@ -101,6 +102,7 @@ class RetryingPool(urllib3.PoolManager):
                 # A signature holds for one address only: no redirects.
                 response = super().urlopen(method, url, redirect=False, **options)
                 _raise_if_busy(response)
+                _raise_if_cut(response)
         return response
 
 
@@ -111,6 +113,16 @@ def _raise_if_busy(response: urllib3.BaseHTTPResponse) -> None:
     code = match.group(1) if match else b""
     if response.status in _BUSY or code in _BUSY_CODES:
         raise BusyError(f"HTTP {response.status} {code.decode()}".strip())
+
+
+def _raise_if_cut(response: urllib3.BaseHTTPResponse) -> None:
+    """Tell an answer whose connection broke within its headers from one without content.
+
+    Python's HTTP client takes what came of the headers, and then reads to the end, which is there.
+    """
+    told = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and not told:
+        raise ProtocolError("the connection broke within the headers of an answer")
 
 
 class Client(Minio):

@@ -287,6 +287,31 @@ def test_what_a_hostile_bucket_lists_cannot_escape(
     assert not (tmp_path / "got").exists()
 
 
+def test_an_answer_that_breaks_within_its_headers_is_asked_for_again(
+    bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's HTTP client gives it out as a whole one that is empty."""
+    content = os.urandom(100)
+    answer = b"HTTP/1.1 200 OK\r\nETag: 1\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+    answers = [answer[: answer.index(b": 1") - 1], answer[: answer.index(b"Length")], answer] * 2
+
+    class Bucket(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(answers.pop(0))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MOCO_S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        store = open_store(bucket_url)
+        assert store.read_part("shard", 0, len(content)) == content
+        assert store.read("shard") == content
+        server.shutdown()
+    assert not answers
+
+
 def test_a_full_disk_ends_a_download_without_a_half_file(bucket_url: str, small_disk: Path) -> None:
     store = open_store(bucket_url)
     store.write("run/large", os.urandom(2 << 20))
