@@ -35,15 +35,18 @@ class Existing:
     Attributes:
         uri: A path, or `s3://bucket/key`.
         kind: What it is.
+        by_uri: Whether steps are told where it is, and fetch it themselves, though the platform
+            could give it to them.
     """
 
     uri: str
     kind: ArtifactKind
+    by_uri: bool = False
 
     @property
     def read_in_place(self) -> bool:
         """Whether a step is told where it is, and reads of it what it needs: it may be large."""
-        return self.kind == "Dataset"
+        return self.by_uri or self.kind == "Dataset"
 
 
 Source = Output | Mounted | Existing
@@ -250,8 +253,9 @@ def read_plan(path: Path) -> Plan:
     return Plan.from_json(path.read_text("utf-8"))
 
 
-def _as_json(source: Source) -> dict[str, str]:
-    return {"source": type(source).__name__.lower(), **vars(source)}
+def _as_json(source: Source) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(source).items() if value is not False}
+    return {"source": type(source).__name__.lower(), **fields}
 
 
 def _from_json(document: Mapping[str, Any]) -> Source:

@@ -169,6 +169,10 @@ class Backend(ABC):
         """Say where a run is executed; nobody is asked for that."""
         return Whereabouts(run.record.backend)
 
+    def parts(self, plan: Plan) -> int:
+        """Say into how many parts it would cut a run of a plan; about, where only trying tells."""
+        return 1
+
     def store(self, url: str, run: Run) -> Store:
         """Open the store behind a URL that a run reads."""
         return open_store(url)

@@ -1,9 +1,13 @@
 """`moco plan`: what a recipe would do on this machine, before anything is spent."""
 
+from contextlib import suppress
 from typing import Any
 
 from components.core.config import Config
+from components.core.errors import MocoError
 from components.training.config import SupervisedConfig
+from pipelines.backends import open_backend
+from pipelines.backends.base import Settings
 from pipelines.backends.local.forecast import Forecast, forecast, wall_seconds
 from pipelines.backends.local.machine import this_machine
 from pipelines.backends.local.reuse import ReuseIndex
@@ -56,6 +60,7 @@ def plan(
                 ],
                 "cells": sorted(filled_cells(built)),
                 "data": built.mounts(),
+                "parts": _parts(built),
                 "seconds": seconds,
                 "gpu_hours": None if None in hours else sum(filter(None, hours)),
                 "bytes": None if None in sizes else sum(filter(None, sizes)),
@@ -91,10 +96,22 @@ def plan(
         )
     _print_cells(built)
     _print_lengths(built)
+    if (parts := _parts(built)) > 1:
+        say(
+            f"On a cluster one run of about {parts} parts, for one workflow has no room for "
+            f"{len(built.steps)} steps: each begins when what it reads is there."
+        )
     missing = [name for name in built.mounts() if name not in folders]
     if missing:
         added = " ".join(f"--data {name}=FOLDER" for name in missing)
         say(f"To run it, add the data sets: {added}")
+
+
+def _parts(plan: Plan) -> int:
+    """Say into how many parts a cluster's backend would cut a run."""
+    with suppress(MocoError):  # how a cluster is set up is not what was asked
+        return open_backend("kubeflow", Settings()).parts(plan)
+    return 1
 
 
 def _step_facts(plan: Plan, name: str, step_forecast: Forecast) -> dict[str, Any]:

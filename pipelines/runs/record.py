@@ -83,7 +83,7 @@ class RunRecord(_Record):
     parent: Parent | None = None
     backend: str = "local"
     """What makes it run: a folder of `pipelines/backends/`."""
-    place: dict[str, str] = {}
+    place: dict[str, str | bool] = {}
     """Where it is executed, as its backend tells that: ids, namespaces, addresses."""
     artifacts: str | None = None
     """URL of its folder in a store. Its folder here then holds what was last heard of it, and what

@@ -1,6 +1,6 @@
 """Plans steps of a run again, on the same inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from components.core.errors import DataError
 from pipelines.plan import Existing, Output, Plan, Source
@@ -23,18 +23,32 @@ def rerun_plan(run: Run, name: str, made: Urls, downstream: bool = False) -> Pla
         UsageError: if the run has no such step, naming the nearest.
         DataError: if an artifact that is needed was never made.
     """
-    before = run.plan
     run.require_step(name)
-    again = before.downstream(name) if downstream else [name]
+    return plan_again(run, run.plan.downstream(name) if downstream else [name], made)
+
+
+def plan_again(run: Run, again: Sequence[str], made: Urls, *, by_uri: bool = False) -> Plan:
+    """Plan some steps of a run again; what they read of others is what the run has made.
+
+    Args:
+        run: The run.
+        again: The steps, in the plan's order.
+        made: Where the finished artifacts of the run are, by step and port.
+        by_uri: Whether steps fetch those themselves.
+
+    Raises:
+        DataError: if an artifact that is needed was never made.
+    """
+    before = run.plan
     plan = Plan(before.name, before.scale)
     faults: list[str] = []
     for step in map(before.step, again):
         inputs: dict[str, Source | dict[str, Source]] = {}
         for port, bound in step.inputs.items():
             if isinstance(bound, Mapping):
-                members = {key: _taken(plan, source, made) for key, source in bound.items()}
+                members = {key: _taken(plan, source, made, by_uri) for key, source in bound.items()}
                 inputs[port] = {key: source for key, source in members.items() if source}
-            elif source := _taken(plan, bound, made):
+            elif source := _taken(plan, bound, made, by_uri):
                 inputs[port] = source
             else:
                 assert isinstance(bound, Output)
@@ -50,9 +64,9 @@ def rerun_plan(run: Run, name: str, made: Urls, downstream: bool = False) -> Pla
     return plan
 
 
-def _taken(plan: Plan, source: Source, made: Urls) -> Source | None:
+def _taken(plan: Plan, source: Source, made: Urls, by_uri: bool) -> Source | None:
     """Return a source of the rerun: a step of it, an artifact of the run, or nothing."""
     if not isinstance(source, Output) or source.step in plan.steps:
         return source
     url = made.get((source.step, source.port))
-    return Existing(url, source.kind) if url else None
+    return Existing(url, source.kind, by_uri) if url else None

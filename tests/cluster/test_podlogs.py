@@ -11,6 +11,7 @@ from pipelines.backends.kubeflow import logstream, podlogs
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.logstream import whole_lines
 from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.parts import StepPlaces
 from pipelines.backends.kubeflow.podlogs import RunFollower, pods_of_run, pods_of_step, read_pod_log
 from pipelines.backends.kubeflow.pods import state_of
 from pipelines.backends.kubeflow.record import ClusterRun
@@ -105,7 +106,7 @@ def test_a_log_is_followed_over_broken_connections(
     start(cluster, place.namespace, pod_image, "other", "echo not asked for; sleep 60")
     wait_for("pods", lambda: running(here, place, "ticking"))
 
-    heard = list(RunFollower(here, place, ["ticking"]).read(rest=True))
+    heard = list(followed(here, place, ["ticking"]).read(rest=True))
 
     assert [event["n"] for _, event in heard] == list(range(4))
     assert {step for step, _ in heard} == {"ticking"}
@@ -120,7 +121,7 @@ def test_a_stream_ends_when_its_pod_is_deleted(
 ) -> None:
     start(cluster, place.namespace, pod_image, "endless", "echo begun; sleep 600")
     wait_for("pods", lambda: running(here, place, "endless"))
-    stream = RunFollower(here, place, ["endless"])
+    stream = followed(here, place, ["endless"])
     monkeypatch.setattr(podlogs, "ASK", 30.0)
     assert next(stream.read())[1] == {"event": "begun"}
 
@@ -143,6 +144,11 @@ def test_a_pod_that_has_gone_or_not_begun(
     }
     with pytest.raises(ClusterError, match=f"read the log of pod {place.namespace}/gone"):
         read_pod_log(here, gone)
+
+
+def followed(cluster: Cluster, place: ClusterRun, steps: list[str]) -> RunFollower:
+    places = StepPlaces.whole(place, steps)
+    return RunFollower(cluster, lambda: places, place.namespace, steps)
 
 
 def running(cluster: Cluster, place: ClusterRun, step: str) -> bool:

@@ -23,6 +23,7 @@ from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.component import component_of
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.pod import step_pod
+from pipelines.backends.kubeflow.weights import Weights
 from pipelines.plan import Existing, Mounted, Plan
 
 CLUSTER = ClusterOptions(images={"torch": "registry.example/torch@sha256:1234"})
@@ -328,18 +329,21 @@ def test_a_workflow_that_the_cluster_would_not_take_is_told_with_the_ways_out(
             sizes[number] = compile_plan(plan, tmp_path / "p.yaml", CLUSTER)
     a_step = (sizes[30].size - sizes[10].size) / 20
     large, larger = (
-        dataclasses.replace(sizes[30], steps=steps, size=round(steps * a_step))
+        dataclasses.replace(
+            sizes[30], steps=steps, weights=Weights(round(steps * a_step), tasks={}, shared={})
+        )
         for steps in (150, 300)
     )
 
-    assert sizes[30].too_large(CLUSTER) is None
-    words = large.too_large(CLUSTER) or ""
+    assert sizes[30].fits(CLUSTER)
+    assert not large.fits(CLUSTER)
+    words = large.too_large(CLUSTER)
     assert "the 150 steps of large are too many for one workflow" in words
     assert "about 1.1" in words
     assert "takes 1.05 MB. Ways out: fewer trials (--trials)" in words
     assert "MAX_WORKFLOW_SIZE=1500000, then --cluster workflow_size=1500000" in words
-    assert large.too_large(CLUSTER.derive(workflow_size=1_500_000)) is None
-    assert "MAX_WORKFLOW_SIZE" not in (larger.too_large(CLUSTER) or "")  # etcd's limit
+    assert large.fits(CLUSTER.derive(workflow_size=1_500_000))
+    assert "MAX_WORKFLOW_SIZE" not in larger.too_large(CLUSTER)  # etcd's limit
 
 
 def test_a_checkpoint_on_this_machine_is_refused(tmp_path: Path, toy: Stage[Any]) -> None:

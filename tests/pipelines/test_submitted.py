@@ -13,6 +13,7 @@ from components.core.store import FolderStore
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.parts import places_of
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.submit import state_of, submit_plan
 from pipelines.plan import Existing, Plan
@@ -112,22 +113,23 @@ def test_the_checkpoints_of_a_stopped_step_are_found_beside_its_output(
     run = bucket.write_down(toys(), "run-1")
     folder = tmp_path / "bucket" / ROOT / ClusterRun.of(run).pipeline
     store = FolderStore(folder)
+    places = places_of(ClusterRun.of(run), run.record.steps, store)
     state = folder / "run-1" / task_name(RANDOM) / "id-1" / "model.state"
     with pytest.raises(UsageError, match="left no checkpoint"):
-        state_of(run, RANDOM, store)
+        state_of(run, RANDOM, places, store)
     (state / "000001").mkdir(parents=True)
     (state / "000001" / "manifest.json").write_text("{}")
 
-    url = state_of(run, RANDOM, store)
+    url = state_of(run, RANDOM, places, store)
 
     assert url == f"{ClusterRun.of(run).artifacts}/{task_name(RANDOM)}/id-1/model.state"
     with pytest.raises(UsageError, match="did you mean 'measure_random_0'"):
-        state_of(run, "measure_random_O", store)
+        state_of(run, "measure_random_O", places, store)
     # One that already continues an attempt goes on with the same checkpoints.
     shutil.rmtree(state)
     parent = Parent(run="earlier", steps=(RANDOM,), states={RANDOM: "s3://bucket/old.state"})
     again = bucket.write_down(toys(), "run-2", parent)
-    assert state_of(again, RANDOM, store) == "s3://bucket/old.state"
+    assert state_of(again, RANDOM, places, store) == "s3://bucket/old.state"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ output port (HTML is one file). One that Kubeflow's cache satisfied has none: wh
 made lies in an earlier run of the same pipeline.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -16,6 +16,7 @@ from components.core.store import Store, open_store
 from components.core.store.base import TRANSFERS
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.names import mount_path, pipeline_name, task_name
+from pipelines.backends.kubeflow.parts import places_of
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.stored import StoredAttempt, StoredRuns
 from pipelines.plan import Existing, Mounted, Output, Plan, Step
@@ -51,7 +52,8 @@ def find_artifacts(run: Run, store: Store, opener: Opener = open_store) -> Store
         StoreError: if the store cannot be reached or refuses.
     """
     place = ClusterRun.of(run)
-    return _Search(run, place.run, StoredRuns(store, place.store), opener).find()
+    stored = StoredRuns(store, place.store)
+    return _Search(run, _runs_of(run, place, stored), stored, opener).find()
 
 
 def earlier_runs(plan: Plan, cluster: Cluster) -> list[tuple[Run, StoredArtifacts]]:
@@ -69,15 +71,23 @@ def earlier_runs(plan: Plan, cluster: Cluster) -> list[tuple[Run, StoredArtifact
     for name, _ in sorted(stored.records.items(), key=lambda item: item[1].created):
         run = _known_run(stored, name)
         with suppress(ConfigError, DataError, UsageError):
-            earlier.append((run, _Search(run, name, stored, cluster.store).find()))
+            names = _runs_of(run, ClusterRun.of(run), stored)
+            earlier.append((run, _Search(run, names, stored, cluster.store).find()))
     return earlier
+
+
+def _runs_of(run: Run, place: ClusterRun, stored: StoredRuns) -> list[str]:
+    """Return the ids of the runs of Kubeflow's that a run consists of, the newest first."""
+    folder = stored.key(place.run)
+    places = places_of(place, run.record.steps, stored.store, folder)
+    return [of_part.run for of_part in reversed([*places.runs.values()])]
 
 
 class _Search:
     """Looks for the artifacts of one run."""
 
-    def __init__(self, run: Run, name: str, stored: StoredRuns, opener: Opener) -> None:
-        self.run, self.name, self.stored, self.opener = run, name, stored, opener
+    def __init__(self, run: Run, names: Sequence[str], stored: StoredRuns, opener: Opener) -> None:
+        self.run, self.names, self.stored, self.opener = run, names, stored, opener
         self.plan = run.plan
         parent = run.record.parent
         self.again = frozenset(parent.steps if parent else ())
@@ -99,7 +109,7 @@ class _Search:
     def _look_here(self) -> None:
         """Find what the run executed, the last steps first: they say what they have read."""
         self.executed: dict[str, list[StoredAttempt]] = {}
-        for attempt in self.stored.attempts(self.name):
+        for attempt in (one for name in self.names for one in self.stored.attempts(name)):
             self.executed.setdefault(attempt.task, []).append(attempt)
         self.stored.fetch(
             attempt.key(port)
@@ -249,7 +259,7 @@ class _Search:
             size=sum(files.values()),
             manifest=manifest,
             text=text,
-            origin=None if attempt.run == self.name else self._origin(step, attempt),
+            origin=None if attempt.run in self.names else self._origin(step, attempt),
         )
 
     def _origin(self, step: Step, attempt: StoredAttempt) -> str:

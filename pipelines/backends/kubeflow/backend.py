@@ -20,19 +20,21 @@ from pipelines.backends.base import POD_SECONDS, Backend, Checkup, Request, Sett
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.artifacts import earlier_runs, find_artifacts
 from pipelines.backends.kubeflow.connection import Cluster, cluster_options
+from pipelines.backends.kubeflow.cut import cut_plan
 from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.options import ClusterOptions
+from pipelines.backends.kubeflow.parts import part_name
 from pipelines.backends.kubeflow.podlogs import (
     RunFollower,
     attempts,
     open_artifacts,
-    pods_of_run,
+    pods_of_places,
     pods_of_step,
 )
 from pipelines.backends.kubeflow.record import ClusterRun
-from pipelines.backends.kubeflow.server import Server
-from pipelines.backends.kubeflow.status import progress, refresh
-from pipelines.backends.kubeflow.submit import retry, state_of, submit_plan
+from pipelines.backends.kubeflow.status import find_places, progress, refresh
+from pipelines.backends.kubeflow.submit import cancel, retry, state_of, submit_plan
+from pipelines.backends.kubeflow.weights import about
 from pipelines.plan import Plan
 from pipelines.runs.artifacts import StoredArtifacts
 from pipelines.runs.folder import Run, writable_runs_folder
@@ -93,7 +95,8 @@ class Kubeflow(Backend):
             states = {}
             if request.resume:
                 store = cluster.store(ClusterRun.of(source).store)
-                states = {request.resume: state_of(source, request.resume, store)}
+                places = find_places(source, cluster)
+                states = {request.resume: state_of(source, request.resume, places, store)}
             parent = Parent(run=source.id, steps=tuple(request.plan.steps), states=states)
         if request.checks:
             from pipelines.backends.kubeflow.doctor import require
@@ -108,12 +111,12 @@ class Kubeflow(Backend):
         )
 
     def retry(self, run: Run, display: Display) -> None:
-        """Ask the platform for its own retry."""
+        """Ask the platform for its own retry; of a run that was cut, begin all that is left."""
         retry(run, self.cluster(run))
 
     def cancel(self, run: Run) -> str:
         """Stop a run; its steps lose what they did since their last checkpoint."""
-        Server(self.cluster(run)).terminate(ClusterRun.of(run))
+        cancel(run, self.cluster(run))
         return (
             f"{run.id} is being stopped. `moco rerun {run.id} STEP --continue` goes on with a\n"
             "step from its last checkpoint."
@@ -129,20 +132,22 @@ class Kubeflow(Backend):
 
     def history(self, run: Run, step: str) -> Sequence[Row]:
         """Read it from the store, beside the step's output."""
-        store = open_artifacts(self.cluster(run), ClusterRun.of(run))
-        return read_history(store, task_name(step))
+        cluster = self.cluster(run)
+        place = find_places(run, cluster).of.get(step)
+        return read_history(open_artifacts(cluster, place), task_name(step)) if place else ()
 
     def logs(self, run: Run, steps: Sequence[str]) -> Iterator[tuple[str, StepLog]]:
         """Yield the logs of the pods that still exist, and the store's copies of others."""
         cluster = self.cluster(run)
-        pods = pods_of_run(cluster, ClusterRun.of(run))
+        places = find_places(run, cluster)
+        pods = pods_of_places(cluster, places)
         for step in steps:
-            note = _why_silent(run, step)
-            if note and not pods_of_step(pods, step):
-                yield step, StepLog(note=note)
+            place, note = places.of.get(step), _why_silent(run, step)
+            if place is None or (note and not pods_of_step(pods, step)):
+                yield step, StepLog(note=note or f"{step} has said nothing: it has not begun")
                 continue
             try:
-                left = attempts(run, step, cluster, pods)
+                left = attempts(place, step, cluster, pods)
             except (ClusterError, StoreError) as error:
                 yield step, StepLog(note=f"{step}: its log cannot be read: {error}")
                 continue
@@ -150,11 +155,12 @@ class Kubeflow(Backend):
 
     def follow(self, run: Run, steps: Sequence[str]) -> Follower:
         """Follow the pods of steps; what has ended without leaving one is read from the store."""
-        cluster, place = self.cluster(run), ClusterRun.of(run)
-        pods = pods_of_run(cluster, place)
+        cluster = self.cluster(run)
+        pods = pods_of_places(cluster, find_places(run, cluster))
         over = [step for step in steps if run.status(step).state not in ("waiting", "running")]
         gone = [step for step in over if not pods_of_step(pods, step)]
-        return RunFollower(cluster, place, steps, gone)
+        namespace = ClusterRun.of(run).namespace
+        return RunFollower(cluster, lambda: find_places(run, cluster), namespace, steps, gone)
 
     def artifacts(self, run: Run) -> StoredArtifacts:
         """Find the artifacts of a run in its store."""
@@ -180,13 +186,23 @@ class Kubeflow(Backend):
         """Return all runs of a plan's pipeline, those that others submitted included."""
         return earlier_runs(plan, self.cluster())
 
+    def parts(self, plan: Plan) -> int:
+        """Guess it by the number of steps; the cluster is not asked."""
+        room = cluster_options(self._values(None), ask=False).workflow_size
+        weights = about(plan)
+        return 1 if weights.whole <= room else len(cut_plan(plan, weights, room, "s3://parts"))
+
     def whereabouts(self, run: Run) -> Whereabouts:
-        """Name its id, its namespace and its page."""
+        """Name its id, its namespace and its page; of one that was cut, its parts' names."""
         place = ClusterRun.of(run)
-        lines = [f"on the cluster: run {place.run} in namespace {place.namespace}"]
+        if place.cut:
+            name = part_name(run.id, place, "N")
+            page, which = "", f"runs called {name}"
+        else:
+            page, which = f"/details/{place.run}", f"run {place.run}"
+        lines = [f"on the cluster: {which} in namespace {place.namespace}"]
         if place.server.startswith("http"):
-            page = f"{place.server.rstrip('/')}/#/runs/details/{place.run}"
-            lines.append(f"in Kubeflow's pages: {page}")
+            lines.append(f"in Kubeflow's pages: {place.server.rstrip('/')}/#/runs{page}")
         return Whereabouts(place.namespace, tuple(lines))
 
     def doctor(self, checkup: Checkup) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from pipelines.backends.kubeflow.names import task_name
+from pipelines.backends.kubeflow.weights import Weights
 from pipelines.plan import Plan
 
 _IDLE = ("accelerator_count", "accelerator_type", "cpu_limit", "memory_limit")
@@ -19,28 +20,34 @@ _TASK = 1_500
 """Bytes of a task beside its description: its driver's and its executor's place in the workflow."""
 _STATUS = 4_900
 """Bytes of a task's state once it has run, compressed: six nodes with what its pod is given."""
-OBJECT = 1_500_000
-"""Bytes that an object of a cluster may have (etcd's limit of a request, 1.5 MiB)."""
 
 
-def workflow_size(pipeline: Any) -> int:
-    """Estimate the bytes of the workflow of a run at its end, by what a server made of others.
-
-    On Kubeflow Pipelines 2.17 a workflow of 143 tasks had within a hundredth of this before its
-    first one ran, the state aside, and one of 60 tasks had 4.7 kB of state a task at its end.
-    """
+def weigh(pipeline: Any) -> Weights:
+    """Estimate how large the workflow of a run of a pipeline will be."""
     specification = pipeline.pipeline_spec
     tasks = specification.root.dag.tasks
-    described = (
-        specification.root,
-        *tasks.values(),
-        *specification.components.values(),
-        *specification.deployment_spec["executors"].fields.values(),
-        *pipeline.platform_spec.platforms["kubernetes"].deployment_spec.executors.values(),
+    executors = specification.deployment_spec["executors"].fields
+    platform = pipeline.platform_spec.platforms["kubernetes"].deployment_spec.executors
+
+    def size(message: Any) -> int:
+        # Each is a JSON text within the workflow, which is JSON too.
+        return len(json.dumps(json_format.MessageToJson(message, indent=None)))
+
+    def shared_size(name: str) -> int:
+        component = specification.components[name]
+        label = component.executor_label
+        parts = (part[label] for part in (executors, platform) if label in part)
+        return size(component) + sum(map(size, parts))
+
+    # The root holds all tasks, and each is there once more for itself.
+    each = {name: size(task) for name, task in tasks.items()}
+    names = {name: task.component_ref.name for name, task in tasks.items()}
+    sizes = {name: shared_size(name) for name in set(names.values())}
+    return Weights(
+        base=size(specification.root) - sum(each.values()),
+        tasks={name: 2 * bytes_ + _TASK + _STATUS for name, bytes_ in each.items()},
+        shared={name: (shared, sizes[shared]) for name, shared in names.items()},
     )
-    # Each is a JSON text within the workflow, which is JSON too.
-    texts = (json_format.MessageToJson(message, indent=None) for message in described)
-    return sum(len(json.dumps(text)) for text in texts) + len(tasks) * (_TASK + _STATUS)
 
 
 def compact(pipeline: Any, plan: Plan) -> None:

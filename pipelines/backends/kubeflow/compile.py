@@ -10,15 +10,20 @@ from typing import Any
 from components.core.config import canonical_json, nearest
 from components.core.errors import UsageError
 from components.core.kind import ArtifactKind
-from pipelines.backends.kubeflow.compact import OBJECT, compact, workflow_size
+from pipelines.backends.kubeflow.compact import compact, weigh
 from pipelines.backends.kubeflow.component import (
     ARTIFACT_TYPES,
     CHANGES,
     component_of,
+    follower_component,
 )
+from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
+from pipelines.backends.kubeflow.follower import FollowerConfig
 from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parameters import (
+    FOLLOWER_IMAGE,
+    RUN,
     Parameter,
     existing_parameters,
     image_parameter,
@@ -31,10 +36,12 @@ from pipelines.backends.kubeflow.pod import (
     SHARED_MEMORY,
     Pod,
     follower_pod,
+    part_pod,
     step_pod,
 )
 from pipelines.backends.kubeflow.sizes import nodes_at
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig
+from pipelines.backends.kubeflow.weights import OBJECT, Weights
 from pipelines.plan import Existing, Output, Plan
 
 
@@ -46,13 +53,18 @@ class Compiled:
         plan: Its name.
         steps: How many it has.
         parameters: What can be chosen for each run of it.
-        size: About how many bytes the workflow of a run will have.
+        weights: About how many bytes the workflow of a run will have.
     """
 
     plan: str
     steps: int
     parameters: Sequence[Parameter]
-    size: int
+    weights: Weights
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the workflow of a run will have."""
+        return self.weights.whole
 
     def require(self, given: Mapping[str, str]) -> None:
         """Refuse parameters that it does not have.
@@ -69,10 +81,12 @@ class Compiled:
         if faults:
             raise UsageError("\n".join(faults))
 
-    def too_large(self, cluster: ClusterOptions) -> str | None:
-        """Say why its workflow would not fit into a cluster, and the ways out, if so."""
-        if self.size <= cluster.workflow_size:
-            return None
+    def fits(self, cluster: ClusterOptions) -> bool:
+        """Say whether a cluster takes its workflow."""
+        return self.size <= cluster.workflow_size
+
+    def too_large(self, cluster: ClusterOptions) -> str:
+        """Say why its workflow does not fit into a cluster, and the ways out."""
         ways = [
             "fewer trials (--trials), rows (--rows) or one table at a time, which "
             "`moco report RUN...` puts together"
@@ -91,7 +105,11 @@ class Compiled:
 
 
 def compile_plan(
-    plan: Plan, path: Path, cluster: ClusterOptions, states: Mapping[str, str] | None = None
+    plan: Plan,
+    path: Path,
+    cluster: ClusterOptions,
+    states: Mapping[str, str] | None = None,
+    part: int | None = None,
 ) -> Compiled:
     """Write a plan as a Kubeflow pipeline, the same bytes for the same plan.
 
@@ -103,18 +121,19 @@ def compile_plan(
         path: The file.
         cluster: What it asks of the cluster.
         states: URLs of in-flight state by step, for steps that continue an earlier attempt.
+        part: Its number, if it is a part of a run: a follower then begins the next ones.
 
     Raises:
         UsageError: if the plan needs a file that no pod can read, or kfp is not installed.
     """
-    text, compiled = _compile(plan, cluster, states or {})
+    text, compiled = _compile(plan, cluster, states or {}, part)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     return compiled
 
 
 def _compile(
-    plan: Plan, cluster: ClusterOptions, states: Mapping[str, str]
+    plan: Plan, cluster: ClusterOptions, states: Mapping[str, str], part: int | None
 ) -> tuple[str, Compiled]:
     try:
         from kfp import compiler, dsl
@@ -123,9 +142,15 @@ def _compile(
             f"compiling needs {error.name}: pip install moco-transfer[kubeflow]"
         ) from None
 
-    parameters = pipeline_parameters(plan, cluster)
+    parameters = pipeline_parameters(plan, cluster, part=part is not None)
+
+    def add_tasks(values: Mapping[str, Any]) -> None:
+        _add_tasks(plan, cluster, values, states)
+        if part is not None:
+            _add_follower(plan, cluster, values, part)
+
     pipeline = dsl.pipeline(
-        _as_function(plan, parameters, lambda values: _add_tasks(plan, cluster, values, states)),
+        _as_function(plan, parameters, add_tasks),
         name=pipeline_name(plan),
     )
     compact(pipeline, plan)
@@ -133,7 +158,7 @@ def _compile(
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(compiled))
         text = compiled.read_text("utf-8")
-    return text, Compiled(plan.name, len(plan.steps), parameters, workflow_size(pipeline))
+    return text, Compiled(plan.name, len(plan.steps), parameters, weigh(pipeline))
 
 
 def _as_function(
@@ -183,7 +208,7 @@ def _add_tasks(
         if job:
             pod = follower_pod(pod)
         component = component_of(step, base, pod, uris, state=states.get(step.name), job=job)
-        arguments = {name: parameters[name] for name in component.parameters}
+        arguments = {name: parameters[given] for name, given in component.parameters.items()}
         arguments[CHANGES] = canonical_json(step.config.changes(base))
         arguments[IMAGE] = parameters[image_parameter(step.stage.image)]
         for name, source in component.artifacts.items():
@@ -196,6 +221,22 @@ def _add_tasks(
         task.set_caching_options(cluster.cache)
         _give(task, pod, parameters)
         tasks[step.name] = task
+
+
+def _add_follower(
+    plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any], part: int
+) -> None:
+    """Add the task that follows the others, and begins the parts that come after this one."""
+    from kfp import components
+
+    pod = part_pod(plan, cluster)
+    text = follower_component(FollowerConfig.of(part, cluster), pod)
+    task = components.load_component_from_text(text)(
+        **{RUN: parameters[RUN], IMAGE: parameters[image_parameter(FOLLOWER_IMAGE)]}
+    )
+    task.set_display_name(FOLLOWER)
+    task.set_caching_options(False)
+    _give(task, pod, parameters)
 
 
 def _import(existing: Existing, name: str, parameters: Mapping[str, Any]) -> Any:

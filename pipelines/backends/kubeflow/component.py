@@ -1,7 +1,7 @@
 """A step's stage as a Kubeflow container component: its own command line, with placeholders."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -9,8 +9,10 @@ from components.core.config import Config
 from components.core.kind import ArtifactKind
 from components.core.stage import Mount
 from components.core.stage import Source as Bound
+from pipelines.backends.kubeflow.follower import TASK, FollowerConfig
+from pipelines.backends.kubeflow.follower import follower_argv as part_argv
 from pipelines.backends.kubeflow.names import input_name, mount_path
-from pipelines.backends.kubeflow.parameters import parameter_of, placeholder
+from pipelines.backends.kubeflow.parameters import RUN, parameter_of, placeholder
 from pipelines.backends.kubeflow.pod import IMAGE, Pod
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follower_argv
 from pipelines.plan import Existing, Mounted, Output, Source, Step
@@ -33,12 +35,12 @@ class Component:
     Attributes:
         text: For `kfp.components.load_component_from_text`.
         artifacts: What each of its inputs takes that is an artifact.
-        parameters: The pipeline's parameters that it takes under their own names.
+        parameters: The pipeline's parameter that each other of its inputs takes.
     """
 
     text: str
     artifacts: Mapping[str, Output | Existing]
-    parameters: Sequence[str]
+    parameters: Mapping[str, str]
 
 
 def component_of(
@@ -72,8 +74,11 @@ def component_of(
         for port, source in step.sources()
         if not isinstance(source, Mounted) and not _read_in_place(source)
     ]
-    placed = [uris[source] for _, source in step.sources() if _read_in_place(source)]
-    parameters = list(dict.fromkeys([*(_parameters(job) if job else []), *placed]))
+    parameters = {name: name for name in (_parameters(job) if job else ())}
+    # Named after the port, so that the steps of a stage can share a component.
+    parameters |= {
+        _uri_input(port): uris[source] for port, source in step.sources() if _read_in_place(source)
+    }
     texts = (CHANGES, IMAGE, *parameters)
     inputs = [{"name": name, "type": "String"} for name in texts]
     inputs += [
@@ -88,9 +93,9 @@ def component_of(
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
     # `python -m MODULE` is the command, the options are its arguments.
     if job is None:
-        python, module, *arguments = step_argv(step, base, uris, state)
+        python, module, *arguments = step_argv(step, base, state)
     else:
-        argv = step_argv(step, base, uris, state, remote=True)
+        argv = step_argv(step, base, state, remote=True)
         python, module, *arguments = follower_argv(job, argv, EXECUTOR_INPUT)
     document = {
         "name": step.name,
@@ -116,10 +121,28 @@ def component_of(
     )
 
 
+def follower_component(config: FollowerConfig, pod: Pod) -> str:
+    """Write the component of what follows a part, for `load_component_from_text`."""
+    python, module, *arguments = part_argv(config, placeholder(RUN))
+    document = {
+        "name": TASK,
+        "description": "Begin the parts of the run that come after this one.",
+        "inputs": [{"name": name, "type": "String"} for name in (RUN, IMAGE)],
+        "implementation": {
+            "container": {
+                "image": pod.image,
+                "command": ["python", python, module],
+                "args": arguments,
+                "env": pod.environment,
+            }
+        },
+    }
+    return json.dumps(document)
+
+
 def step_argv(
     step: Step,
     base: Config,
-    uris: Mapping[Existing, str],
     state: str | None = None,
     *,
     remote: bool = False,
@@ -129,7 +152,6 @@ def step_argv(
     Args:
         step: The step.
         base: Config that all steps of its stage say their changes of.
-        uris: The pipeline's parameters with the URIs of what exists already.
         state: URL of an earlier attempt's in-flight state that it continues.
         remote: Whether it runs in other pods than the launcher's: with URLs for paths, and
             without the launcher's description of the task.
@@ -140,7 +162,7 @@ def step_argv(
         if isinstance(source, Mounted):
             return Mount(mount_path(source.name))
         if _read_in_place(source):
-            return placeholder(uris[source])
+            return placeholder(_uri_input(port))
         return f"{{{{$.inputs.artifacts['{input_name(port)}'].{place}}}}}"
 
     outputs = {
@@ -170,6 +192,11 @@ def _parameters(job: TrainJobConfig) -> list[str]:
     pod = job.pod
     texts = [*pod.claims.values(), *(field.secret for field in pod.secrets.values())]
     return list(dict.fromkeys(name for text in texts if (name := parameter_of(text))))
+
+
+def _uri_input(port: str) -> str:
+    """Name the component's input for the URI of what `PORT` or `PORT.KEY` reads in place."""
+    return f"uri_{input_name(port)}"
 
 
 def _read_in_place(source: Source) -> TypeGuard[Existing]:

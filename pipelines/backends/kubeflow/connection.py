@@ -27,7 +27,12 @@ from pipelines.backends.kubeflow.pods import Object, sorted_events
 CONFIG_MAP, KEY = "moco-transfer", "cluster.json"  # what the chart says of its namespace
 OPTIONS_VARIABLE = "MOCO_CLUSTER"
 SERVICE = "ml-pipeline:8888"  # Kubeflow Pipelines' API inside the cluster
+TOKEN_PATH = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - as kfp's own client calls it
 TIMEOUT = (5, 60)  # seconds to connect, to answer
+
+
+class NotAllowedError(ClusterError):
+    """The cluster answers, and refuses this user."""
 
 
 class Cluster:
@@ -73,7 +78,7 @@ class Cluster:
                 f"{configuration.host}/api/v1/namespaces/{self.options.server_namespace}"
                 f"/services/{SERVICE}/proxy"
             )
-        elif token := os.environ.get("MOCO_KFP_TOKEN"):
+        elif token := os.environ.get("MOCO_KFP_TOKEN") or _token_of_the_pod():
             configuration.api_key["authorization"] = token
             configuration.api_key_prefix["authorization"] = "Bearer"
         return api.ApiClient(configuration)
@@ -178,7 +183,8 @@ class Cluster:
             place = self.server_name if self.options.server else "the cluster of the kubeconfig"
             return ClusterError(f"cannot {what}: {place} does not answer ({_root(error)})")
         if isinstance(error, client.ApiException | kfp_server_api.ApiException):
-            return ClusterError(f"cannot {what}: {self._refusal(error)}")
+            kind = NotAllowedError if error.status in (401, 403) else ClusterError
+            return kind(f"cannot {what}: {self._refusal(error)}")
         return None
 
     def _refusal(self, error: Any) -> str:
@@ -292,6 +298,12 @@ def _configured(configuration: Any, context: str | None) -> Any:
 def _kubeconfig() -> str | None:
     """Name the kubeconfig: the client itself reads the variable only when it is imported."""
     return os.environ.get("KUBECONFIG")
+
+
+def _token_of_the_pod() -> str | None:
+    """Return the token that a Kubeflow for many users gives pods that may use its pipelines."""
+    path = Path(os.environ.get(TOKEN_PATH) or "/var/run/secrets/kubeflow/pipelines/token")
+    return path.read_text("utf-8").strip() if path.is_file() else None
 
 
 def _in_a_pod() -> bool:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def default_image(name: str) -> str:
     return f"moco-transfer/{name}:{version}"
 
 
-def plan_images(plan: Plan, options: ClusterOptions) -> dict[str, str]:
-    """Return the reference of every image that a plan's steps run in, by its name."""
-    names = sorted({stage.image for stage in stages(plan)})
+def plan_images(plan: Plan, options: ClusterOptions, more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the reference of every image that a plan's steps run in, and of more, by its name."""
+    names = sorted({*more, *(stage.image for stage in stages(plan))})
     return {name: options.images.get(name) or default_image(name) for name in names}
 
 

@@ -35,6 +35,9 @@ class ClusterOptions(Config):
     """URL of the Kubeflow Pipelines API; by default its service, through the Kubernetes API."""
     server_namespace: str = "kubeflow"
     """Namespace of that service."""
+    server_in_cluster: str | None = None
+    """URL of that API as pods reach it; by default its service. The pods of a run that is cut into
+    parts begin the next ones there."""
     experiment: str = "moco-transfer"
     """Experiment of Kubeflow Pipelines that the runs stand under."""
     service_account: str | None = None

@@ -1,7 +1,7 @@
 """The parameters of a compiled pipeline: what can be chosen anew for each run of it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.sizes import nodes_at, resources_at
 from pipelines.plan import Existing, Plan, Step
 
+RUN = "run"
+"""Parameter of a part with the URL of the folder of the run that it is of."""
+FOLLOWER_IMAGE = "torch"
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
 
 
@@ -25,10 +28,20 @@ class Parameter:
     description: str
 
 
-def pipeline_parameters(plan: Plan, options: ClusterOptions) -> list[Parameter]:
-    """List what can be chosen anew for each run of a compiled plan."""
+def pipeline_parameters(
+    plan: Plan, options: ClusterOptions, *, part: bool = False
+) -> list[Parameter]:
+    """List what can be chosen anew for each run of a compiled plan.
+
+    Args:
+        plan: The plan.
+        options: Of the cluster.
+        part: Whether it is a part of a run, and followed.
+    """
+    whose = [Parameter(RUN, "", "URL of the run's folder, if it is a part of one")] if part else []
     parameters = [
-        *_image_parameters(plan, options),
+        *whose,
+        *_image_parameters(plan, options, [FOLLOWER_IMAGE] if part else []),
         *_resource_parameters(plan, options),
         *(
             Parameter(
@@ -43,7 +56,7 @@ def pipeline_parameters(plan: Plan, options: ClusterOptions) -> list[Parameter]:
             for existing, name in existing_parameters(plan).items()
         ),
     ]
-    if any(map(reads_store, plan)):
+    if part or any(map(reads_store, plan)):
         parameters.append(
             Parameter("store_secret", options.store_secret, "secret with the store's credentials")
         )
@@ -107,8 +120,10 @@ def parameter_of(text: str) -> str | None:
     return match[1] if match else None
 
 
-def _image_parameters(plan: Plan, options: ClusterOptions) -> Iterator[Parameter]:
-    for name, reference in plan_images(plan, options).items():
+def _image_parameters(
+    plan: Plan, options: ClusterOptions, more: Sequence[str]
+) -> Iterator[Parameter]:
+    for name, reference in plan_images(plan, options, more).items():
         yield Parameter(image_parameter(name), reference, f"reference of the image {name}")
 
 

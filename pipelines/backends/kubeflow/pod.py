@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from components.core.config import Config, parse_config
 from components.core.stage import Resources
 from components.core.store_environment import ACCESS_KEY, SECRET_KEY, environment_of
+from pipelines.backends.kubeflow.follower import ACCESS_LABEL
 from pipelines.backends.kubeflow.names import mount_path
 from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
 from pipelines.backends.kubeflow.parameters import (
@@ -156,6 +157,7 @@ def trial_pod(
     *,
     secret: str | None = None,
     claims: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Pod:
     """Describe a small pod that looks at what the pods of steps will see.
 
@@ -164,6 +166,7 @@ def trial_pod(
         options: Of the cluster.
         secret: The secret with the store's credentials, if it is to reach the store.
         claims: Persistent volume claims by the folder that they are mounted at.
+        labels: More labels.
     """
     return Pod(
         image=image,
@@ -175,8 +178,26 @@ def trial_pod(
         secrets=store_secrets(options, secret) if secret else {},
         config_maps=store_certificates(options) if secret else {},
         claims=dict(claims or {}),
-        labels={"moco-transfer/stage": "doctor"},
+        labels={"moco-transfer/stage": "doctor", **(labels or {})},
         **_placed(options),
+    )
+
+
+def part_pod(plan: Plan, options: ClusterOptions) -> Pod:
+    """Describe the pod that follows a part of a run, and begins the next ones."""
+    pod = trial_pod(placeholder(IMAGE), options, secret=placeholder(STORE_SECRET))
+    return pod.model_copy(
+        update={
+            "labels": {
+                **options.labels,
+                "moco-transfer/recipe": plan.name,
+                "moco-transfer/stage": "next-parts",
+                ACCESS_LABEL: "true",
+            },
+            "retries": options.retries,
+            "retry_delay": options.retry_delay,
+            "retry_hours": options.retry_hours,
+        }
     )
 
 

@@ -9,7 +9,7 @@ import queue
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,10 +19,10 @@ from components.core.store import Store
 from pipelines.backends.kubeflow.connection import TIMEOUT, Cluster
 from pipelines.backends.kubeflow.logstream import PodLog
 from pipelines.backends.kubeflow.names import task_name
+from pipelines.backends.kubeflow.parts import StepPlaces
 from pipelines.backends.kubeflow.pods import MAIN, RUN_LABEL, Object, created, name_of, state_of
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.workflow import NODE, attempt_of, place_of
-from pipelines.runs.folder import Run
 from pipelines.runs.logs import AttemptLog, Event, parse_line, read_log
 
 ASK = 3.0  # seconds between two looks for new pods of steps that are followed
@@ -50,10 +50,35 @@ def pods_of_run(cluster: Cluster, place: ClusterRun) -> list[Object]:
     Raises:
         ClusterError: if the cluster cannot be reached or refuses.
     """
-    with cluster.asking(f"list the pods of run {place.run}"):
+    return _pods(cluster, place.namespace, [place.run])
+
+
+def pods_of_places(cluster: Cluster, places: StepPlaces) -> list[Object]:
+    """List the pods that still exist of a run with all its parts, the oldest first.
+
+    Those of steps that a later part has begun again are not among them.
+
+    Raises:
+        ClusterError: if the cluster cannot be reached or refuses.
+    """
+    runs = [place.run for place in places.runs.values()]
+    namespaces = {place.namespace for place in places.runs.values()}
+    pods = [pod for namespace in namespaces for pod in _pods(cluster, namespace, runs)]
+    if not places.parts:
+        return pods
+    executors = {(place.run, task_name(step)) for step, place in places.of.items()}
+    return [
+        pod
+        for pod in pods
+        if (pod["metadata"]["labels"][RUN_LABEL], place_of(node_of(pod))[0]) in executors
+    ]
+
+
+def _pods(cluster: Cluster, namespace: str, runs: Sequence[str]) -> list[Object]:
+    with cluster.asking(f"list the pods of run {', '.join(runs)}"):
         answer = cluster.core.list_namespaced_pod(
-            place.namespace,
-            label_selector=f"{RUN_LABEL}={place.run}",
+            namespace,
+            label_selector=f"{RUN_LABEL} in ({','.join(runs)})",
             _request_timeout=TIMEOUT,
             _preload_content=False,
         )
@@ -116,13 +141,15 @@ def _opened(cluster: Cluster, url: str) -> Store | MocoError:
     return store
 
 
-def attempts(run: Run, step: str, cluster: Cluster, pods: Iterable[Object]) -> list[AttemptLog]:
+def attempts(
+    place: ClusterRun, step: str, cluster: Cluster, pods: Iterable[Object]
+) -> list[AttemptLog]:
     """Find what is left of what every attempt at a step said, the oldest first.
 
     The store's copy goes before an ended pod's own log: a node keeps only the end of a long one.
 
     Args:
-        run: A submitted run.
+        place: Where the step is executed.
         step: The step.
         cluster: The cluster that it is on.
         pods: Of the run.
@@ -133,7 +160,7 @@ def attempts(run: Run, step: str, cluster: Cluster, pods: Iterable[Object]) -> l
     mine = pods_of_step(pods, step)
     left: list[AttemptLog] = []
     try:
-        left = _archived(run, step, cluster)
+        left = _archived(place, step, cluster)
     except (ClusterError, StoreError):
         if not mine:
             raise
@@ -145,8 +172,8 @@ def attempts(run: Run, step: str, cluster: Cluster, pods: Iterable[Object]) -> l
     return sorted(left, key=lambda attempt: attempt.number)
 
 
-def _archived(run: Run, step: str, cluster: Cluster) -> list[AttemptLog]:
-    store = open_artifacts(cluster, ClusterRun.of(run))
+def _archived(place: ClusterRun, step: str, cluster: Cluster) -> list[AttemptLog]:
+    store = open_artifacts(cluster, place)
     left = []
     for entry in store.list(task_name(step)):
         if match := _ARCHIVED.fullmatch(entry.key.rpartition("/")[2]):
@@ -168,13 +195,15 @@ class RunFollower:
 
     Attributes:
         cluster: The cluster.
-        place: Where the run is executed.
+        places: Asked where the steps are executed, again and again: parts begin meanwhile.
+        namespace: Of the pods.
         steps: The steps.
         ended: Those that have nothing more to say.
     """
 
     cluster: Cluster
-    place: ClusterRun
+    places: Callable[[], StepPlaces]
+    namespace: str
     steps: Sequence[str]
     ended: Sequence[str] = ()
     logs: dict[str, PodLog] = field(default_factory=dict)
@@ -200,7 +229,7 @@ class RunFollower:
                     return
                 continue
             if isinstance(spoken, Exception):
-                with self.cluster.asking(f"read the logs of run {self.place.run}"):
+                with self.cluster.asking("read the logs of the run"):
                     raise spoken
             step, line = spoken
             yield from ((step, event) for event in _events([line]))
@@ -210,14 +239,14 @@ class RunFollower:
 
     def _look(self) -> None:
         """Begin to follow the pods that are new and have begun."""
-        pods = pods_of_run(self.cluster, self.place)
+        pods = pods_of_places(self.cluster, self.places())
         for step in self.steps:
             for pod in pods_of_step(pods, step):
                 name = name_of(pod)
                 if name not in self.logs and state_of(pod)[0] != "waiting":
                     self.logs[name] = PodLog(
                         self.cluster.core,
-                        self.place.namespace,
+                        self.namespace,
                         name,
                         MAIN,
                         say=partial(self._say, step),

@@ -16,7 +16,7 @@ class ClusterRun(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
-    """Its id in Kubeflow Pipelines."""
+    """Its id in Kubeflow Pipelines; of one that was cut into parts the name of its folder."""
     pipeline: str
     """Name of the compiled pipeline."""
     namespace: str
@@ -24,11 +24,18 @@ class ClusterRun(BaseModel):
     """Of the API, for people; commands find it through the options of the cluster."""
     artifacts: str
     """URL of the run's folder in the store: `ROOT/PIPELINE/RUN`; below it `TASK/ID/PORT`."""
+    cut: bool = False
+    """Whether it consists of parts, each of which is a run of Kubeflow's of its own."""
 
     @property
     def store(self) -> str:
         """URL of the folder that holds the pipeline's runs."""
         return self.artifacts.rpartition("/")[0]
+
+    def part(self, run: str) -> Self:
+        """Return where a part of it is executed."""
+        update = {"run": run, "artifacts": f"{self.store}/{run}", "cut": False}
+        return self.model_copy(update=update)
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -52,6 +59,6 @@ class ClusterRun(BaseModel):
 
     def write(self, run: Run) -> None:
         """Write it into a run's record."""
-        place = self.model_dump(exclude={"artifacts"})
+        place = self.model_dump(exclude={"artifacts"}, exclude_defaults=True)
         update: dict[str, Any] = {"backend": NAME, "place": place, "artifacts": self.artifacts}
         run.write_record(run.record.model_copy(update=update))

@@ -7,6 +7,7 @@
 | `GET .../versions`, `POST .../upload_version` | a compiled plan as a version of it | the same |
 | `GET`, `POST /apis/v2beta1/experiments` | the experiment that runs stand under | the same |
 | `POST /apis/v2beta1/runs` | start a run | the same |
+| `GET /apis/v2beta1/runs` | a run by name: a part that was begun and not written down | the same |
 | `GET /apis/v2beta1/runs/RUN` | its state, and those of its tasks | without the tasks |
 | `GET /apis/v2beta1/tasks?run_id=RUN` | its tasks, where the run comes without | the same |
 | `POST .../runs/RUN:retry`, `:terminate` | try again, stop | the same |
@@ -197,6 +198,17 @@ class Server:
             run = self.cluster.runs.run_service_create_run(body, _request_timeout=TIMEOUT)
         return str(run.run_id)
 
+    def named(self, name: str) -> str | None:
+        """Return the id of the first run of a name, if there is one."""
+        with self.cluster.asking(f"look for the run {name}"):
+            runs = self.cluster.runs.run_service_list_runs(
+                filter=_named(name, "display_name"),
+                namespace=self._namespace,
+                sort_by="created_at asc",
+                _request_timeout=TIMEOUT,
+            ).runs
+        return str(runs[0].run_id) if runs else None
+
     def retry(self, place: ClusterRun) -> None:
         """Try again what failed in a run; finished tasks are kept."""
         with self.cluster.asking(f"retry the run {place.run}"):
@@ -294,9 +306,9 @@ def _task(detail: Mapping[str, Any]) -> Task:
     )
 
 
-def _named(name: str) -> str:
+def _named(name: str, key: str = "name") -> str:
     """Write the API's filter for objects of a name."""
-    predicate = {"operation": "EQUALS", "key": "name", "stringValue": name}
+    predicate = {"operation": "EQUALS", "key": key, "stringValue": name}
     return json.dumps({"predicates": [predicate]})
 
 

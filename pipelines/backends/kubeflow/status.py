@@ -4,17 +4,26 @@ Kubeflow Pipelines tells in which state a run and its tasks are, and nothing of 
 are in its workflow, in the pods and their events, and in the steps' logs.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.podlogs import pods_of_run, pods_of_step, read_pod_log
+from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
+from pipelines.backends.kubeflow.parts import StepPlaces, StoredParts, places_of
+from pipelines.backends.kubeflow.podlogs import pods_of_places, pods_of_step, read_pod_log
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.server import Server
-from pipelines.backends.kubeflow.steps import StatusReader
+from pipelines.backends.kubeflow.steps import NEVER, STOPPED, StatusReader, upstream_of
 from pipelines.backends.kubeflow.workflow import tasks_of_workflow
 from pipelines.runs.folder import Run
 from pipelines.runs.logs import Event
-from pipelines.runs.record import DONE
+from pipelines.runs.record import DONE, RunState, StepStatus
+from pipelines.words import became
 
 PROGRESS_TAIL = 50  # lines of a log in which the newest progress is looked for
+NO_WORD = "what was to begin the next parts failed, and left no word"
+LOST = ("failed", "skipped", "interrupted")
 
 
 def refresh(run: Run, cluster: Cluster) -> None:
@@ -28,21 +37,46 @@ def refresh(run: Run, cluster: Cluster) -> None:
 
     Raises:
         ClusterError: if the server cannot be reached, refuses, or does not know the run.
+        StoreError: if the run was cut, and the store cannot be reached or refuses.
     """
-    place, server = ClusterRun.of(run), Server(cluster)
-    known = server.run(place)
-    workflow = server.workflow(place)
-    tasks = {**known.tasks, **(tasks_of_workflow(workflow) if workflow else {})}
-    before = run.statuses()
-    reader = StatusReader(run, place, cluster, known.state, known.stopped, before, tasks)
-    statuses = reader.statuses()
-    for step, status in statuses.items():
-        if status != before[step]:
-            run.write_status(step, status)
-    state = known.state
-    if state == "finished" and not all(status.state in DONE for status in statuses.values()):
+    before, places = run.statuses(), find_places(run, cluster)
+    statuses: dict[str, StepStatus] = {}
+    heard = []
+    for place in places.runs.values():
+        mine = {step: before[step] for step in before if places.of.get(step) == place}
+        heard.append(_ask(run, place, cluster, mine, statuses))
+        statuses |= heard[-1].statuses
+    if any(part.state == "running" for part in heard):
+        state: RunState = "running"
+    elif places.parts:
+        cancelled = StoredParts(cluster.store(ClusterRun.of(run).artifacts), "").cancelled
+        state = "interrupted" if cancelled else "failed"
+    else:
+        state = heard[0].state
+    statuses |= _not_begun(run, places, state, statuses, heard)
+    done = all(statuses[step].state in DONE for step in before)
+    if places.parts and state != "running" and done:
+        state = "finished"
+    if state == "finished" and not done:
         state = "failed"  # an output that was never written is no error to the platform
-    run.write_record(run.record.model_copy(update={"state": state, "ended": known.ended}))
+    for step, known in before.items():
+        if statuses[step] != known:
+            run.write_status(step, statuses[step])
+    ends = [part.ended for part in heard if part.ended]
+    ended = max(ends) if ends and state != "running" else None
+    run.write_record(run.record.model_copy(update={"state": state, "ended": ended}))
+
+
+def find_places(run: Run, cluster: Cluster) -> StepPlaces:
+    """Return where the steps of a run are executed.
+
+    Raises:
+        ClusterError, StoreError: if the run was cut, and the store cannot be reached or refuses.
+    """
+    place = ClusterRun.of(run)
+    if not place.cut:
+        return StepPlaces.whole(place, run.record.steps)
+    return places_of(place, run.record.steps, cluster.store(place.artifacts))
 
 
 def progress(run: Run, cluster: Cluster) -> list[tuple[str, Event]]:
@@ -52,7 +86,7 @@ def progress(run: Run, cluster: Cluster) -> list[tuple[str, Event]]:
         ClusterError: if the cluster cannot be reached or refuses.
     """
     running = [name for name, status in run.statuses().items() if status.state == "running"]
-    pods = pods_of_run(cluster, ClusterRun.of(run)) if running else []
+    pods = pods_of_places(cluster, find_places(run, cluster)) if running else []
     told: list[tuple[str, Event]] = []
     for name in running:
         for pod in pods_of_step(pods, name)[-1:]:
@@ -61,3 +95,74 @@ def progress(run: Run, cluster: Cluster) -> list[tuple[str, Event]]:
             warned = [event for event in events if event.get("level") == "warning"]
             told += [(name, event) for event in (*warned, *newest)]
     return told
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What was heard of one run of Kubeflow's.
+
+    Attributes:
+        state: Of it as a whole.
+        ended: When it came to its end.
+        statuses: Of its steps.
+        refused: Why it did not begin the parts that come after it, if it did not.
+    """
+
+    state: RunState
+    ended: datetime | None
+    statuses: Mapping[str, StepStatus]
+    refused: str
+
+
+def _ask(
+    run: Run,
+    place: ClusterRun,
+    cluster: Cluster,
+    before: Mapping[str, StepStatus],
+    others: Mapping[str, StepStatus],
+) -> _Heard:
+    server = Server(cluster)
+    known = server.run(place)
+    workflow = server.workflow(place)
+    tasks = {**known.tasks, **(tasks_of_workflow(workflow) if workflow else {})}
+    reader = StatusReader(
+        run, place, cluster, known.state, known.stopped, before, tasks, others=others
+    )
+    follower = tasks.get(FOLLOWER)
+    failed = follower is not None and follower.state == "failed"
+    refused = reader.why(FOLLOWER, follower) or NO_WORD if follower and failed else ""
+    return _Heard(known.state, known.ended, reader.statuses(), refused)
+
+
+def _not_begun(
+    run: Run,
+    places: StepPlaces,
+    state: RunState,
+    known: Mapping[str, StepStatus],
+    heard: Sequence[_Heard],
+) -> dict[str, StepStatus]:
+    """Say what becomes of steps that no part has begun."""
+    upstream = upstream_of(run)
+    numbers = {step: n for n, (part, _) in places.parts.items() for step in part.steps}
+    refused = next((part.refused for part in reversed(heard) if part.refused), "")
+    statuses: dict[str, StepStatus] = {}
+    for step in (step for step in run.record.steps if step not in known):
+        before = {**known, **statuses}
+        lost = [name for name in upstream.get(step, ()) if before[name].state in LOST]
+        if lost:
+            reason = became(lost[0], before[lost[0]].state)
+            statuses[step] = StepStatus(state="skipped", reason=reason)
+        elif state == "running" and refused:
+            words = f"part {numbers[step]} will not begin by itself; once this run has ended:"
+            statuses[step] = StepStatus(reason=f"{refused}\n{words} moco rerun {run.id} --failed")
+        elif state == "running":
+            words = f"part {numbers[step]} of the run begins when what it reads is there"
+            statuses[step] = StepStatus(reason=words)
+        elif state == "interrupted":
+            statuses[step] = StepStatus(state="interrupted", reason=STOPPED)
+        elif refused:
+            words = f"{refused}\npart {numbers[step]} was not begun: moco rerun {run.id} --failed"
+            statuses[step] = StepStatus(state="skipped", reason=words)
+        else:
+            statuses[step] = StepStatus(state="skipped", reason=NEVER)
+    return statuses

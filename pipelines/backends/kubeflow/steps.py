@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -65,6 +65,7 @@ class StatusReader:
         stopped: When somebody stopped it, if that happened.
         before: What was known of its steps.
         tasks: What the platform says of them now, by name of the task.
+        others: What is known of steps of other parts of the run.
     """
 
     run: Run
@@ -74,15 +75,20 @@ class StatusReader:
     stopped: datetime | None
     before: Mapping[str, StepStatus]
     tasks: Mapping[str, Task]
+    others: Mapping[str, StepStatus] = field(default_factory=dict)
 
     def statuses(self) -> dict[str, StepStatus]:
         """Say what became of every step, in the plan's order."""
-        known: dict[str, StepStatus] = {}
+        known = dict(self.others)
         for step, before in self.before.items():
             task = self.tasks.get(task_name(step), Task("waiting"))
             status = self._status(step, task, before, known)
             known[step] = self._counted(step, status, before) if status.attempt else status
-        return known
+        return {step: known[step] for step in self.before}
+
+    def why(self, name: str, task: Task) -> str:
+        """Say why a task failed that is no step."""
+        return self._failed(name, task).reason
 
     def _counted(self, step: str, status: StepStatus, before: StepStatus) -> StepStatus:
         """Count the attempts: another pod is another one, though the workflow may not say so."""
@@ -227,7 +233,7 @@ class StatusReader:
         with suppress(ClusterError, StoreError):
             if pod:
                 return read_pod_log(self.cluster, pod, TAIL)
-            if logs := attempts(self.run, step, self.cluster, ()):
+            if logs := attempts(self.place, step, self.cluster, ()):
                 return logs[-1].read()[-TAIL:]
         driver = self._driver(step)
         return self._complaints(driver) if driver else []
@@ -273,10 +279,14 @@ class StatusReader:
 
     @cached_property
     def _upstream(self) -> dict[str, list[str]]:
-        """Names of the steps that each step reads from; of another version's plan none."""
-        with suppress(MocoError):
-            return {step.name: sorted(step.upstream) for step in self.run.plan}
-        return {}
+        return upstream_of(self.run)
+
+
+def upstream_of(run: Run) -> dict[str, list[str]]:
+    """Name the steps that each step of a run reads from; of another version's plan none."""
+    with suppress(MocoError):
+        return {step.name: sorted(step.upstream) for step in run.plan}
+    return {}
 
 
 def _status(task: Task, **known: Any) -> StepStatus:
