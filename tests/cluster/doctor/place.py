@@ -91,14 +91,17 @@ class Place:
 
 
 @contextmanager
-def pipeline_server(health: dict[str, Any] | str) -> Iterator[str]:
-    """Answer like a pipeline server that is asked for its health; give its URL."""
+def pipeline_server(
+    health: dict[str, Any] | str, host: str = "127.0.0.1", runs: bool = True
+) -> Iterator[str]:
+    """Answer like a pipeline server that is asked for its health, or for runs; give its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = (health if isinstance(health, str) else json.dumps(health)).encode()
             known = self.path == "/apis/v2beta1/healthz"
-            self.send_response(200 if known else 404)
+            listed = self.path.startswith("/apis/v2beta1/runs?")
+            self.send_response(200 if known or (listed and runs) else 403 if listed else 404)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(body if known else b"{}")
@@ -106,10 +109,10 @@ def pipeline_server(health: dict[str, Any] | str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.ThreadingHTTPServer((host, 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://{host}:{server.server_port}"
         finally:
             server.shutdown()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from components.core.errors import MocoError
 from pipelines.backends.findings import Finding
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.doctor import access, capacity, data, server, storage
+from pipelines.backends.kubeflow.doctor import access, capacity, data, parts, server, storage
 from pipelines.backends.kubeflow.doctor.findings import FaultError, of_error, skipped
 from pipelines.backends.kubeflow.doctor.site import Site
 from pipelines.plan import Plan
@@ -49,6 +49,7 @@ CHECKS = (
     Check("secret", storage.secret, ("chart",)),
     Check("store", storage.store, ("secret",)),
     Check("store in pods", storage.store_in_pods, ("secret", "rights")),
+    Check("next parts", parts.next_parts, ("rights", "store in pods"), of_plan=True),
     Check("images", data.images, ("options",), of_plan=True),
     Check("claims", data.claims, ("chart",), of_plan=True),
     Check("data sets", data.data_sets, ("claims", "rights", "store in pods"), of_plan=True),

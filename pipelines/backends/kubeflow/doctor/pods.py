@@ -40,12 +40,14 @@ class PodTask:
         argv: Its command line.
         store: Whether it gets what reaching the store takes.
         claims: Persistent volume claims by the folder where they are mounted, read-only.
+        labels: More labels.
     """
 
     image: str
     argv: Sequence[str]
     store: bool = False
     claims: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,13 @@ def _manifest(site: Site, name: str, task: PodTask) -> dict[str, Any]:
     """Write a pod that is placed and named like those of the runs."""
     options = site.options
     secret = site.values().get("store_secret") or options.store_secret
-    pod = trial_pod(task.image, options, secret=secret if task.store else None, claims=task.claims)
+    pod = trial_pod(
+        task.image,
+        options,
+        secret=secret if task.store else None,
+        claims=task.claims,
+        labels=task.labels,
+    )
     return pod_manifest(
         pod,
         name,

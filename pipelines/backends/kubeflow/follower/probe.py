@@ -1,0 +1,37 @@
+"""Tells whether runs can be started from here.
+
+    python -m pipelines.backends.kubeflow.follower.probe CONFIG
+
+The config is that of `FollowerConfig`. Nothing is started: whoever may list runs may start them.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from components.core.config import read_config
+from components.core.errors import ExitCode, MocoError, UsageError
+from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.follower import FollowerConfig
+from pipelines.backends.kubeflow.server import Server
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ask for runs, print one JSON line with `ok` and `words`, and return the exit code."""
+    try:
+        if len(arguments) != 1:
+            raise UsageError(f"usage: python -m {__spec__.name} CONFIG")
+        cluster = Cluster(read_config(FollowerConfig, arguments[0]).options)
+        Server(cluster).named("none")
+    except MocoError as error:
+        return _answer(error.exit_code, str(error))
+    return _answer(ExitCode.OK, f"{cluster.server_name} shows runs")
+
+
+def _answer(code: ExitCode, words: str) -> int:
+    sys.stdout.write(f"{json.dumps({'ok': code == ExitCode.OK, 'words': words})}\n")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
