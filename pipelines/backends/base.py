@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
         cluster: `KEY=VALUE` or `@FILE`, as given to `--cluster`.
-        jobs: Steps at a time; as many as there is room for by default.
+        jobs: Steps at a time, on a cluster those on GPUs; as many as there is room for by default.
     """
 
     cluster: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from components.core.errors import ExitCode
 from pipelines.backends import open_backend
@@ -42,6 +42,12 @@ NoCache = Annotated[
 NoChecks = Annotated[
     bool, Parameter(name="--no-checks", help="Leave out what `moco doctor` checks.")
 ]
+Parallel = Annotated[
+    int | None,
+    Parameter(
+        validator=validators.Number(gte=1), help="Most steps on GPUs that run at the same time."
+    ),
+]
 Watch = Annotated[bool, Parameter(help="Show the run until it ends.")]
 
 
@@ -56,6 +62,7 @@ def submit(
     fill: Annotated[
         bool, Parameter(help="Run only what cells need that no run has filled yet.")
     ] = False,
+    parallel: Parallel = None,
     no_cache: NoCache = False,
     no_checks: NoChecks = False,
     watch: Watch = False,
@@ -70,7 +77,7 @@ def submit(
     plan = options.plan(recipe, given)
     claims = mounted(plan, given)
     parameters = pairs("--parameter", parameter, "NAME=VALUE")
-    place = open_backend(backend, Settings(cluster))
+    place = open_backend(backend, Settings(cluster, parallel))
     if fill:
         plan = _unfilled(plan, place)
         if not plan.steps:

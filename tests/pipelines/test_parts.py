@@ -307,6 +307,37 @@ def test_a_part_that_two_begin_runs_once(
     assert mine.look().places.runs[2].run == "run-of-the-other"
 
 
+def _on_gpus(run: ServedRun) -> int:
+    specification, *_ = yaml.safe_load_all(run.pipeline)
+    return len(specification["root"]["dag"]["tasks"].keys() - {"report", "next-parts"})
+
+
+def test_no_more_steps_on_gpus_run_at_a_time_than_were_asked_for(
+    served: tuple[PipelineServer, Cluster], runs: Path
+) -> None:
+    """All steps of the toys but the report want GPUs."""
+    server, cluster = served
+    options = cluster.options.derive(workflow_size=ClusterOptions().workflow_size)
+    wide = Cluster(options)
+    whole = submit_plan(toys(trials=2), wide, runs, parallel=6)
+    assert not ClusterRun.of(whole).cut
+    server.runs.clear()
+    run = submit_plan(toys(trials=2), wide, runs, parallel=3)
+    assert ClusterRun.of(run).cut
+
+    most = 0
+    ended: set[str] = set()
+    while going := [one for one in server.runs.values() if one.id not in ended]:
+        steps = [_on_gpus(one) for one in going]
+        assert sum(steps) <= 3 or len(going) == 1
+        most = max(most, sum(steps))
+        server.execute(going[0])
+        ended.add(going[0].id)
+        Advance(run, wide).begin()
+    assert most == 3
+    assert set(states(run, wide).values()) == {"finished"}
+
+
 def follower(run: Run, cluster: Cluster) -> subprocess.Popen[str]:
     """Follow the first part in a process of its own, as its pod does."""
     options = cluster.options.model_copy(update={"server_in_cluster": cluster.options.server})

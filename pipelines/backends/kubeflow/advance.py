@@ -13,6 +13,7 @@ from pathlib import Path
 from components.core.store import Store
 from pipelines.backends.kubeflow.artifacts import find_artifacts
 from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.cut import on_gpus
 from pipelines.backends.kubeflow.names import task_name
 from pipelines.backends.kubeflow.parameters import RUN
 from pipelines.backends.kubeflow.parts import Begun, Part, StepPlaces, StoredParts
@@ -134,8 +135,11 @@ class Advance:
         Raises:
             ClusterError, StoreError: if server or store cannot be reached or refuse.
         """
-        if at is not None and (look := self.look(at)) and not self._may_begin(look, at):
-            return look
+        parallel = self.parts.given.parallel
+        if at is not None and parallel is None:
+            look = self.look(at)
+            if not self._may_begin(look, at):
+                return look
         while True:
             look = self.look()
             ready = [
@@ -143,6 +147,8 @@ class Advance:
                 for part, begun in look.places.parts.values()
                 if begun is None and {step for step, _ in part.reads.values()} <= look.settled
             ]
+            if parallel:  # one at a time: others begin the same one, or see this one
+                ready = [part for part in ready if self._has_room(look, part, parallel)][:1]
             if not ready or self.parts.cancelled:
                 return look
             made = self._made(look) if any(part.reads for part in ready) else {}
@@ -157,6 +163,11 @@ class Advance:
         waiting = (part for part, begun in look.places.parts.values() if begun is None)
         read = ({step for step, _ in part.reads.values()} & mine for part in waiting)
         return any(steps and steps <= look.settled for steps in read)
+
+    def _has_room(self, look: Look, part: Part, parallel: int) -> bool:
+        """Say whether the steps on GPUs of a part may run beside those that are not over."""
+        busy = on_gpus(look.plan, look.places.of.keys() - look.settled)
+        return not busy or len(busy | on_gpus(look.plan, part.steps)) <= parallel
 
     def _made(self, look: Look) -> Urls:
         """Return where the artifacts are that the run has made."""

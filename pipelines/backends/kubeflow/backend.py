@@ -108,6 +108,7 @@ class Kubeflow(Backend):
             writable_runs_folder(),
             parent=parent,
             parameters=request.parameters,
+            parallel=self.settings.jobs,
         )
 
     def retry(self, run: Run, display: Display) -> None:

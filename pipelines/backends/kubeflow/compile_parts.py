@@ -37,8 +37,10 @@ def compile_parts(
     plan: Plan,
     whole: Compiled,
     options: ClusterOptions,
+    *,
     states: Mapping[str, str] | None = None,
     first: int = 1,
+    most: int | None = None,
 ) -> list[CompiledPart]:
     """Cut a plan into parts that the cluster takes, and compile them.
 
@@ -48,6 +50,7 @@ def compile_parts(
         options: Of the cluster.
         states: URLs of in-flight state by step.
         first: Number of the first part.
+        most: Steps on GPUs that a part may have.
 
     Raises:
         UsageError: if a part cannot be cut further, and is still too large.
@@ -55,7 +58,7 @@ def compile_parts(
     root = f"{options.root.rstrip('/')}/{pipeline_name(plan)}"
     room = options.workflow_size - _FOLLOWER
     while True:
-        cuts = cut_plan(plan, whole.weights, room, root)
+        cuts = cut_plan(plan, whole.weights, room, root, most)
         parts = [_compile_part(n, cut, options, states) for n, cut in enumerate(cuts, first)]
         large = [part.compiled for part in parts if not part.compiled.fits(options)]
         if not large:

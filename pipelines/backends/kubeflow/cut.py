@@ -5,7 +5,7 @@ needs all of them. A part reads of earlier parts only, and takes what it reads b
 when that is there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.backends.kubeflow.names import task_name
@@ -31,7 +31,9 @@ class Cut:
     reads: Mapping[str, Output]
 
 
-def cut_plan(plan: Plan, weights: Weights, room: int, root: str) -> list[Cut]:
+def cut_plan(
+    plan: Plan, weights: Weights, room: int, root: str, most: int | None = None
+) -> list[Cut]:
     """Cut a plan into as few parts as its graph makes easy, in an order in which they can begin.
 
     Args:
@@ -40,20 +42,32 @@ def cut_plan(plan: Plan, weights: Weights, room: int, root: str) -> list[Cut]:
         room: Bytes that the workflow of a part may have. A step, or the steps that lead to one
             cell, may be larger by themselves.
         root: URL below which the artifacts of other parts are thought to be: `STEP/PORT`.
+        most: Steps on GPUs that a part may have, with the same exception.
     """
-    parts = _packed(plan, weights, room)
+
+    def fits(steps: Sequence[str]) -> bool:
+        if most is not None and len(on_gpus(plan, steps)) > most:
+            return False
+        return _size(plan, weights, steps) <= room
+
+    parts = _packed(plan, fits)
     numbers = {step: number for number, steps in enumerate(parts) for step in steps}
     return [_cut(plan, steps, numbers, root) for steps in parts]
 
 
-def _packed(plan: Plan, weights: Weights, room: int) -> list[list[str]]:
+def on_gpus(plan: Plan, steps: Iterable[str]) -> set[str]:
+    """Return those of some steps whose stage wants GPUs, at whatever scale."""
+    return {step for step in steps if plan.steps[step].stage.resources.gpus}
+
+
+def _packed(plan: Plan, fits: Callable[[Sequence[str]], bool]) -> list[list[str]]:
     """Put the steps into parts, each as full as can be."""
     parts: list[list[str]] = []
     for group in _groups(plan):
         current: list[str] = []  # what needs all others does not wait beside what does not
         for unit in group:
             grown = [*current, *unit]
-            if current and _size(plan, weights, grown) > room:
+            if current and not fits(grown):
                 parts.append(current)
                 grown = unit
             current = grown

@@ -74,6 +74,13 @@ class Given(_Record):
 
     options: ClusterOptions
     parameters: dict[str, str] = {}
+    parallel: int | None = None
+    """Steps on GPUs that may run at a time."""
+
+    @property
+    def most(self) -> int | None:
+        """Steps on GPUs that a part may have: some parts run while the next one finds room."""
+        return max(1, self.parallel // 4) if self.parallel else None
 
 
 class StoredParts:

@@ -7,10 +7,11 @@ are in its workflow, in the pods and their events, and in the steps' logs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
-from pipelines.backends.kubeflow.parts import StepPlaces, StoredParts, places_of
+from pipelines.backends.kubeflow.parts import StepPlaces, StoredParts
 from pipelines.backends.kubeflow.podlogs import pods_of_places, pods_of_step, read_pod_log
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.server import Server
@@ -49,7 +50,7 @@ def refresh(run: Run, cluster: Cluster) -> None:
     if any(part.state == "running" for part in heard):
         state: RunState = "running"
     elif places.parts:
-        cancelled = StoredParts(cluster.store(ClusterRun.of(run).artifacts), "").cancelled
+        cancelled = stored_parts(cluster, ClusterRun.of(run).artifacts).cancelled
         state = "interrupted" if cancelled else "failed"
     else:
         state = heard[0].state
@@ -76,7 +77,13 @@ def find_places(run: Run, cluster: Cluster) -> StepPlaces:
     place = ClusterRun.of(run)
     if not place.cut:
         return StepPlaces.whole(place, run.record.steps)
-    return places_of(place, run.record.steps, cluster.store(place.artifacts))
+    return stored_parts(cluster, place.artifacts).places(place)
+
+
+@lru_cache(maxsize=32)
+def stored_parts(cluster: Cluster, url: str) -> StoredParts:
+    """Return the parts of the run whose folder a URL names; what is read of them is kept."""
+    return StoredParts(cluster.store(url), "")
 
 
 def progress(run: Run, cluster: Cluster) -> list[tuple[str, Event]]:

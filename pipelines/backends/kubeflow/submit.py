@@ -13,6 +13,7 @@ from pipelines.backends.kubeflow.artifacts import find_artifacts
 from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.compile_parts import CompiledPart, compile_parts
 from pipelines.backends.kubeflow.connection import Cluster
+from pipelines.backends.kubeflow.cut import on_gpus
 from pipelines.backends.kubeflow.images import require_digests
 from pipelines.backends.kubeflow.names import pipeline_name, task_name
 from pipelines.backends.kubeflow.parts import (
@@ -25,7 +26,7 @@ from pipelines.backends.kubeflow.parts import (
 )
 from pipelines.backends.kubeflow.record import NAME, ClusterRun
 from pipelines.backends.kubeflow.server import Server
-from pipelines.backends.kubeflow.status import find_places
+from pipelines.backends.kubeflow.status import find_places, stored_parts
 from pipelines.plan import Plan
 from pipelines.runs.artifacts import urls_of
 from pipelines.runs.folder import Run, create_run, forget_run
@@ -40,6 +41,7 @@ def submit_plan(
     *,
     parent: Parent | None = None,
     parameters: Mapping[str, str] | None = None,
+    parallel: int | None = None,
 ) -> Run:
     """Start a run of a plan on a cluster; in parts, if its workflow would be too large.
 
@@ -49,6 +51,8 @@ def submit_plan(
         runs: Folder of the runs; the new one is written down there.
         parent: The run that a rerun comes from.
         parameters: Values of the pipeline's parameters, in place of their defaults.
+        parallel: Steps on GPUs that may run at a time. Kubeflow knows no such limit: more of them
+            than that are cut into parts too, which begin when others have ended.
 
     Raises:
         UsageError: if the plan cannot be compiled, has no such parameter, or names an image by tag.
@@ -61,26 +65,28 @@ def submit_plan(
         raise UsageError(
             f"--cluster root={options.root}: write it as s3://BUCKET/FOLDER or minio://..."
         )
-    parameters = parameters or {}
+    given = Given(options=options, parameters=dict(parameters or {}), parallel=parallel)
     states = parent.states if parent else {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{pipeline_name(plan)}.yaml")
         compiled = compile_plan(plan, file, options, states)
-        compiled.require(parameters)
-        fits = compiled.fits(options)
-        parts = [] if fits else compile_parts(plan, compiled, options, states)
+        compiled.require(given.parameters)
+        fits = compiled.fits(options) and _run_at_once(plan, parallel)
+        parts = (
+            [] if fits else compile_parts(plan, compiled, options, states=states, most=given.most)
+        )
         cluster.store(options.root).check()
         ids = Server(cluster).upload(pipeline_name(plan), file) if fits else None
     run = create_run(runs, plan, parent=parent, backend=NAME, executed_here=False)
     try:
         if ids:
-            name = Server(cluster).start(run.id, *ids, parameters)
+            name = Server(cluster).start(run.id, *ids, given.parameters)
         else:
             name = str(uuid.uuid4())
             _write_down(run, cluster, name, cut=True)
-            stored = _stored_parts(run, cluster)
-            stored.give(Given(options=options, parameters=dict(parameters)))
-            _write(stored, run, parts, parameters, states)
+            stored = stored_parts(cluster, ClusterRun.of(run).artifacts)
+            stored.give(given)
+            _write(stored, run, parts, given.parameters, states)
     except BaseException:
         forget_run(run)
         raise
@@ -89,6 +95,10 @@ def submit_plan(
     else:
         _begin(run, cluster)
     return run
+
+
+def _run_at_once(plan: Plan, parallel: int | None) -> bool:
+    return parallel is None or len(on_gpus(plan, plan.steps)) <= parallel
 
 
 def _write_down(run: Run, cluster: Cluster, name: str, *, cut: bool = False) -> None:
@@ -109,10 +119,6 @@ def _write_down(run: Run, cluster: Cluster, name: str, *, cut: bool = False) -> 
         store.write(file, (run.folder / file).read_bytes())
 
 
-def _stored_parts(run: Run, cluster: Cluster) -> StoredParts:
-    return StoredParts(cluster.store(ClusterRun.of(run).artifacts), "")
-
-
 def _begin(run: Run, cluster: Cluster) -> None:
     """Begin the first parts of a run; of one of which none has begun nothing is left."""
     try:
@@ -120,7 +126,10 @@ def _begin(run: Run, cluster: Cluster) -> None:
     except BaseException:
         place = ClusterRun.of(run)
         with suppress(ClusterError, StoreError):  # when in doubt it is kept
-            parts = [part for part, _ in _stored_parts(run, cluster).all().values()]
+            parts = [
+                part
+                for part, _ in stored_parts(cluster, ClusterRun.of(run).artifacts).all().values()
+            ]
             if not any(Server(cluster).named(part.name) for part in parts):
                 cluster.store(place.store).delete(place.run)
                 forget_run(run)
@@ -179,7 +188,7 @@ def retry(run: Run, cluster: Cluster) -> None:
 def _begin_what_is_left(run: Run, cluster: Cluster) -> None:
     place = ClusterRun.of(run)
     made = urls_of(find_artifacts(run, cluster.store(place.store), cluster.store))
-    stored = _stored_parts(run, cluster)
+    stored = stored_parts(cluster, ClusterRun.of(run).artifacts)
     given = stored.given
     places = find_places(run, cluster)
     left = [step for step, status in run.statuses().items() if status.state not in DONE]
@@ -192,7 +201,9 @@ def _begin_what_is_left(run: Run, cluster: Cluster) -> None:
         file = Path(folder, "whole.yaml")
         compiled = compile_plan(plan, file, given.options, states)
     first = max(places.parts) + 1
-    parts = compile_parts(plan, compiled, given.options, states, first)
+    parts = compile_parts(
+        plan, compiled, given.options, states=states, first=first, most=given.most
+    )
     for number, (part, begun) in places.parts.items():
         if begun is None:  # what comes now stands for it
             stored.begin(number, Begun(run=None, left_out=part.steps))
@@ -211,7 +222,7 @@ def cancel(run: Run, cluster: Cluster) -> None:
     if not place.cut:
         server.terminate(place)
         return
-    _stored_parts(run, cluster).cancel()
+    stored_parts(cluster, ClusterRun.of(run).artifacts).cancel()
     for part in find_places(run, cluster).runs.values():
         if server.run(part).state == "running":
             server.terminate(part)
