@@ -271,6 +271,75 @@ def uploaded(store: Store, port: str) -> list[str]:
     return keys if whole and all(whole) else []
 
 
+PARTS = [*BOTH, "--trials", "2", "--cluster", "workflow_size=45000", "--no-cache"]
+
+
+def test_a_run_too_large_for_a_workflow_is_one_run_through_kills(
+    moco: Moco, cluster: TestCluster, tmp_path: Path
+) -> None:
+    """Whatever follows its parts is deleted again and again while the parts begin each other."""
+    run = moco.submit(*PARTS)
+    place = ClusterRun.of(run)
+    assert place.cut
+    killed = 0
+
+    def over() -> bool:
+        nonlocal killed
+        selector = "moco-transfer/stage=next-parts"
+        pods = cluster.core.list_namespaced_pod(place.namespace, label_selector=selector).items
+        if killed < 3:
+            for pod in (pod for pod in pods if pod.status.phase == "Running"):
+                killed += 1
+                cluster.core.delete_namespaced_pod(
+                    pod.metadata.name, place.namespace, grace_period_seconds=0
+                )
+            time.sleep(20)
+        return "running" not in moco("status", run.id).partition("\n")[0]
+
+    wait_for("the run to end", over, RUN_SECONDS)
+
+    assert killed
+    assert set(moco.states(run).values()) == {"finished"}
+    report_as_pulled(moco, run, tmp_path)
+    assert "linear" in moco("explain", run.id, "linear/moco_in1m/imagenet")
+    assert "linear_moco_in1m_1" in moco("logs", run.id)
+
+
+def test_a_failure_in_a_part_holds_back_only_what_depends_on_it(moco: Moco) -> None:
+    run = moco.submit(*PARTS, "--set", f"digits.seed={SEED + 2}")
+    place = ClusterRun.of(run)
+    pipeline = Cluster(cluster_options()).store(place.store)
+
+    def encoder() -> str | None:
+        keys = [entry.key for entry in pipeline.list() if "/pretrain-moco-in1m/" in entry.key]
+        whole = any(key.endswith("/encoder/manifest.json") for key in keys)
+        mine = [key for key in keys if key.endswith("/encoder/encoder.safetensors")]
+        known = {key for key in mine if place_of_part(pipeline, place, key)}
+        return max(known) if whole and known else None
+
+    key = wait_for("the encoder", encoder, RUN_SECONDS)
+    kept = pipeline.read(key)
+    pipeline.write(key, b"not what the manifest says")
+
+    moco.watch(run, code=65)
+
+    states = moco.states(run)
+    assert states["convert_moco_in1m"] == "failed"
+    assert states["linear_moco_in1m_1"] == states["report"] == "skipped"
+    assert states["linear_random_1"] == "finished"
+    pipeline.write(key, kept)
+    moco("rerun", run.id, "--failed")
+    moco.watch(run)
+    assert set(moco.states(run).values()) == {"finished"}
+
+
+def place_of_part(pipeline: Store, place: ClusterRun, key: str) -> bool:
+    """Say whether something lies in a part of a run."""
+    begun = [entry.key for entry in pipeline.list(f"{place.run}/parts") if "begun" in entry.key]
+    runs = {json.loads(pipeline.read(name))["run"] for name in begun}
+    return key.partition("/")[0] in runs
+
+
 def test_a_training_whose_pod_is_deleted_ends_with_the_same_weights(
     moco: Moco, cluster: TestCluster, undisturbed: Run, tmp_path: Path
 ) -> None:

@@ -257,6 +257,8 @@ def test_what_fails_holds_back_what_depends_on_it_and_is_tried_again(
 
     with pytest.raises(UsageError, match="is running"):
         retry(run, cluster)
+    # Who tried it again at the same moment has come too late.
+    assert not StoredParts(open_store(ClusterRun.of(run).artifacts), "").claim(PARTS + 1)
     assert states(run, cluster)["measure_random_1"] == "waiting"
     drive(server, run, cluster)
     assert set(states(run, cluster).values()) == {"finished"}

@@ -5,7 +5,8 @@ run, beside its plan and its record:
 
     ROOT/PIPELINE/RUN/parts/options.json        what was asked of the cluster, and given
                             cancelled           whether somebody has stopped the run
-                            N/pipeline.yaml     the compiled part
+                            N/claimed           of the first of several: somebody writes them
+                              pipeline.yaml     the compiled part
                               part.json         its steps, and what has to be there before it begins
                               begun.json        its run; whoever writes it first has begun it
 
@@ -28,7 +29,8 @@ from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.record import ClusterRun
 
 FOLDER = "parts"
-_PIPELINE, _PART, _BEGUN, _OPTIONS, _CANCELLED = (
+_CLAIMED, _PIPELINE, _PART, _BEGUN, _OPTIONS, _CANCELLED = (
+    "claimed",
     "pipeline.yaml",
     "part.json",
     "begun.json",
@@ -96,6 +98,14 @@ class StoredParts:
         self._store = store
         self._folder = f"{run}/{FOLDER}" if run else FOLDER
         self._known: dict[str, bytes] = {}  # what is written once
+
+    def claim(self, number: int) -> bool:
+        """Take a part's number, and those after it, for oneself; False if somebody has it."""
+        return self._store.write(self.claimed(number), b"", if_absent=True)
+
+    def claimed(self, number: int) -> str:
+        """Return the key that says that a number is taken."""
+        return self._key(number, _CLAIMED)
 
     def write(self, part: Part, pipeline: str) -> None:
         """Write down a part; nobody sees it before it is whole."""

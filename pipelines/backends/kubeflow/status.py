@@ -151,7 +151,9 @@ def _not_begun(
     """Say what becomes of steps that no part has begun."""
     upstream = upstream_of(run)
     numbers = {step: n for n, (part, _) in places.parts.items() for step in part.steps}
-    refused = next((part.refused for part in reversed(heard) if part.refused), "")
+    # Any that still runs may begin what reads of others that have ended.
+    alive = [part for part in heard if part.state == "running"] or heard[-1:]
+    refused = alive[-1].refused if alive and all(part.refused for part in alive) else ""
     statuses: dict[str, StepStatus] = {}
     for step in (step for step in run.record.steps if step not in known):
         before = {**known, **statuses}

@@ -26,7 +26,7 @@ from pipelines.backends.kubeflow.parts import (
 )
 from pipelines.backends.kubeflow.record import NAME, ClusterRun
 from pipelines.backends.kubeflow.server import Server
-from pipelines.backends.kubeflow.status import find_places, stored_parts
+from pipelines.backends.kubeflow.status import find_places, refresh, stored_parts
 from pipelines.plan import Plan
 from pipelines.runs.artifacts import urls_of
 from pipelines.runs.folder import Run, create_run, forget_run
@@ -126,10 +126,7 @@ def _begin(run: Run, cluster: Cluster) -> None:
     except BaseException:
         place = ClusterRun.of(run)
         with suppress(ClusterError, StoreError):  # when in doubt it is kept
-            parts = [
-                part
-                for part, _ in stored_parts(cluster, ClusterRun.of(run).artifacts).all().values()
-            ]
+            parts = [part for part, _ in stored_parts(cluster, place.artifacts).all().values()]
             if not any(Server(cluster).named(part.name) for part in parts):
                 cluster.store(place.store).delete(place.run)
                 forget_run(run)
@@ -172,6 +169,8 @@ def retry(run: Run, cluster: Cluster) -> None:
         ClusterError, StoreError: if the cluster or the store cannot be reached or refuse.
     """
     place, server = ClusterRun.of(run), Server(cluster)
+    if place.cut:
+        refresh(run, cluster)
     state = run.state if place.cut else server.run(place).state
     if state not in ("failed", "interrupted"):
         raise UsageError(
@@ -186,11 +185,15 @@ def retry(run: Run, cluster: Cluster) -> None:
 
 
 def _begin_what_is_left(run: Run, cluster: Cluster) -> None:
+    """Begin all that is left of a run, as further parts of it.
+
+    Raises:
+        UsageError: if somebody else does that.
+    """
     place = ClusterRun.of(run)
     made = urls_of(find_artifacts(run, cluster.store(place.store), cluster.store))
-    stored = stored_parts(cluster, ClusterRun.of(run).artifacts)
+    stored, places = stored_parts(cluster, place.artifacts), find_places(run, cluster)
     given = stored.given
-    places = find_places(run, cluster)
     left = [step for step, status in run.statuses().items() if status.state not in DONE]
     plan = plan_again(run, left, made, by_uri=True)
     states = {}
@@ -204,6 +207,11 @@ def _begin_what_is_left(run: Run, cluster: Cluster) -> None:
     parts = compile_parts(
         plan, compiled, given.options, states=states, first=first, most=given.most
     )
+    if not stored.claim(first):
+        raise UsageError(
+            f"somebody else tries run {run.id} again: moco status {run.id}. If that broke off, "
+            f"delete {place.artifacts}/{stored.claimed(first)}"
+        )
     for number, (part, begun) in places.parts.items():
         if begun is None:  # what comes now stands for it
             stored.begin(number, Begun(run=None, left_out=part.steps))
@@ -222,7 +230,7 @@ def cancel(run: Run, cluster: Cluster) -> None:
     if not place.cut:
         server.terminate(place)
         return
-    stored_parts(cluster, ClusterRun.of(run).artifacts).cancel()
+    stored_parts(cluster, place.artifacts).cancel()
     for part in find_places(run, cluster).runs.values():
         if server.run(part).state == "running":
             server.terminate(part)
