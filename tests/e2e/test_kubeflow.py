@@ -74,7 +74,7 @@ class Moco:
     def submit(self, *arguments: str, command: str = "submit") -> Run:
         """Submit, and return the run."""
         said = self(command, *arguments)
-        found = re.search(r"^(\S+): \d+ steps?, run", said, re.M)
+        found = re.search(r"^(\S+): \d+ steps?$", said, re.M)
         assert found, said
         return Run(self.runs / found.group(1))
 

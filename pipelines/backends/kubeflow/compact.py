@@ -22,6 +22,12 @@ _STATUS = 4_900
 """Bytes of a task's state once it has run, compressed: six nodes with what its pod is given."""
 
 
+_FEW = 10
+"""Inputs of a task whose state is within what a task's state has."""
+_INPUT = 1_150
+"""Bytes of state of each further input: its value is in eight places of the workflow."""
+
+
 def weigh(pipeline: Any) -> Weights:
     """Estimate how large the workflow of a run of a pipeline will be."""
     specification = pipeline.pipeline_spec
@@ -45,9 +51,17 @@ def weigh(pipeline: Any) -> Weights:
     sizes = {name: shared_size(name) for name in set(names.values())}
     return Weights(
         base=size(specification.root) - sum(each.values()),
-        tasks={name: 2 * bytes_ + _TASK + _STATUS for name, bytes_ in each.items()},
+        tasks={
+            name: 2 * bytes_ + _TASK + _STATUS + _state_of_inputs(tasks[name])
+            for name, bytes_ in each.items()
+        },
         shared={name: (shared, sizes[shared]) for name, shared in names.items()},
     )
+
+
+def _state_of_inputs(task: Any) -> int:
+    """Estimate the state of what a task takes, if that is much: a report takes every cell."""
+    return max(0, len(task.inputs.artifacts) + len(task.inputs.parameters) - _FEW) * _INPUT
 
 
 def compact(pipeline: Any, plan: Plan) -> None:

@@ -20,7 +20,9 @@ class Weights:
     """Estimated bytes of the workflow of a run at its end, by what a server made of others.
 
     On Kubeflow Pipelines 2.17 a workflow of 143 tasks had within a hundredth of this before its
-    first one ran, the state aside, and one of 60 tasks had 4.7 kB of state a task at its end.
+    first one ran, the state aside, and one of 60 tasks had 4.7 kB of state a task at its end. Parts
+    of 19 to 32 tasks had 235 to 287 kB, within 15 hundredths below this, and a report of 220 cells
+    523 kB.
 
     Attributes:
         base: What it has beside its tasks.
