@@ -1,7 +1,7 @@
 """A plan: the DAG of stages as data, checked when it is built."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ class Step:
                 yield from ((f"{port}.{key}", source) for key, source in bound.items())
             else:
                 yield port, bound
+
+    def rebound(self, source_of: Callable[[Source], Source]) -> dict[str, Binding]:
+        """Return its inputs with another source in place of each."""
+        return {
+            port: {key: source_of(source) for key, source in bound.items()}
+            if isinstance(bound, Mapping)
+            else source_of(bound)
+            for port, bound in self.inputs.items()
+        }
 
     @property
     def upstream(self) -> set[str]:

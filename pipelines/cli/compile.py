@@ -42,8 +42,8 @@ def compile_recipe(
     if compiled.fits(chosen):
         say(f"{output}: {number(len(built.steps), 'step')} of {built.name} at {built.scale} scale")
         return
-    parts = compile_parts(built, compiled, chosen)
     output.unlink()
+    parts = compile_parts(built, compiled, chosen)
     numbers = {step: part.number for part in parts for step in part.cut.plan.steps}
     for part in parts:
         file = output.with_stem(f"{output.stem}-{part.number}")

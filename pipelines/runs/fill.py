@@ -44,13 +44,7 @@ def fill_plan(plan: Plan, earlier: Iterable[tuple[Run, Urls]]) -> Plan:
 
     for step in plan:
         if step.name in needed or step.stage is REPORT:
-            inputs = {
-                port: {key: taken(source) for key, source in bound.items()}
-                if isinstance(bound, Mapping)
-                else taken(bound)
-                for port, bound in step.inputs.items()
-            }
-            filling.add(step.stage, step.name, step.config, **inputs)
+            filling.add(step.stage, step.name, step.config, **step.rebound(taken))
     return filling
 
 

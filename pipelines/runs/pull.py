@@ -32,7 +32,7 @@ from pipelines.runs.artifacts import (
 )
 from pipelines.runs.cells import Cell, cells_of, existing_artifact, origin_of, pulled_artifact
 from pipelines.runs.folder import Run
-from pipelines.runs.record import DONE, PLAN, RECORD, StepState
+from pipelines.runs.record import DONE, LOST, PLAN, RECORD, StepState
 from pipelines.runs.transfer import Transfer, Watch, compare, fetch, need_room
 from pipelines.tables import report_steps
 from pipelines.words import number
@@ -40,8 +40,6 @@ from pipelines.words import number
 PULLING = ".pulling"  # locked by the one who pulls into a run's folder
 OUTDATED: frozenset[StepState] = frozenset({"waiting", "running"})
 """States, as last heard, that finished artifacts disprove."""
-SETTLED: frozenset[StepState] = frozenset({"failed", "skipped", "interrupted"})
-"""States of steps whose artifacts nobody has to look for."""
 
 
 @dataclass(frozen=True)
@@ -300,4 +298,4 @@ def _note(run: Run, target: Run, finished: StoredArtifacts) -> None:
 def _is_settled(cell: Cell) -> bool:
     """Say whether a cell's step came to an end without an artifact."""
     source = cell.source
-    return isinstance(source, Output) and cell.run.status(source.step).state in SETTLED
+    return isinstance(source, Output) and cell.run.status(source.step).state in LOST

@@ -22,6 +22,8 @@ StepState = Literal["waiting", "running", "finished", "reused", "failed", "skipp
 RunState = Literal["running", "finished", "failed", "interrupted"]
 DONE: frozenset[StepState] = frozenset({"finished", "reused"})
 """States in which a step's artifacts are there."""
+LOST: frozenset[StepState] = frozenset({"failed", "skipped", "interrupted"})
+"""States in which they will not be: what reads them cannot run."""
 
 
 class _Record(BaseModel):

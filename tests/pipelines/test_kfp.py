@@ -338,7 +338,7 @@ def test_a_workflow_that_the_cluster_would_not_take_is_told_with_the_ways_out(
     assert sizes[30].fits(CLUSTER)
     assert not large.fits(CLUSTER)
     words = large.too_large(CLUSTER)
-    assert "the 150 steps of large are too many for one workflow" in words
+    assert "one workflow has no room for 150 steps of large" in words
     assert "about 1.1" in words
     assert "takes 1.05 MB. Ways out: fewer trials (--trials)" in words
     assert "MAX_WORKFLOW_SIZE=1500000, then --cluster workflow_size=1500000" in words

@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError("usage: python -m components.core.store.probe URL")
         probe(open_store(urls[0]))
     except MocoError as error:
-        return _answer(error.exit_code, str(error))
-    return _answer(ExitCode.OK, f"{urls[0]}: written, read and deleted")
+        return answer(error.exit_code, str(error))
+    return answer(ExitCode.OK, f"{urls[0]}: written, read and deleted")
 
 
-def _answer(code: ExitCode, words: str) -> int:
+def answer(code: ExitCode, words: str) -> int:
+    """Print what was found as one JSON line, and return the exit code."""
     sys.stdout.write(f"{json.dumps({'ok': code == ExitCode.OK, 'words': scrub(words)})}\n")
     return int(code)
 

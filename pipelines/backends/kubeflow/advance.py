@@ -20,14 +20,12 @@ from pipelines.backends.kubeflow.parts import Begun, Part, StepPlaces, StoredPar
 from pipelines.backends.kubeflow.prune import prune
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.server import Server
-from pipelines.backends.kubeflow.workflow import Task, tasks_of_workflow
+from pipelines.backends.kubeflow.workflow import Task
 from pipelines.plan import Output, Plan
 from pipelines.runs.artifacts import Urls, urls_of
 from pipelines.runs.folder import Run
-from pipelines.runs.record import DONE, StepState, StepStatus
+from pipelines.runs.record import DONE, LOST, StepStatus
 from pipelines.words import number
-
-LOST: frozenset[StepState] = frozenset({"failed", "skipped", "interrupted"})
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,9 @@ class Advance:
             if at not in (None, part):
                 continue
             if place.run not in self._ended:
-                state, told[place.run] = tasks_of(Server(self.cluster), place)
-                if state != "running":
+                known = Server(self.cluster).told(place)
+                told[place.run] = known.tasks
+                if known.state != "running":
                     self._ended[place.run] = told[place.run]
             if place.run in self._ended:
                 over.add(part)
@@ -214,9 +213,3 @@ class Advance:
             if outputs & lacking or step.upstream & left_out:
                 left_out.add(step.name)
         return tuple(name for name in part.steps if name in left_out)
-
-
-def tasks_of(server: Server, place: ClusterRun) -> tuple[str, Mapping[str, Task]]:
-    """Return the state of a run of Kubeflow's, and all that is said of its tasks."""
-    known, workflow = server.run(place), server.workflow(place)
-    return known.state, {**known.tasks, **(tasks_of_workflow(workflow) if workflow else {})}

@@ -27,14 +27,14 @@ from pipelines.runs.artifacts import (
     parse_manifest,
 )
 from pipelines.runs.folder import Run, runs_folder
-from pipelines.runs.record import PLAN, RECORD, StepState
+from pipelines.runs.record import LOST, PLAN, RECORD, StepState
 
 Opener = Callable[[str], Store]
 
 KNOWN = ".known"
 """Folder, below the runs, with the plans and records of runs that were found in a bucket."""
 
-NOT_CACHED: frozenset[StepState] = frozenset({"running", "failed", "skipped", "interrupted"})
+NOT_CACHED: frozenset[StepState] = LOST | {"running"}
 """States, as last heard, of steps that Kubeflow's cache did not satisfy."""
 
 

@@ -43,6 +43,7 @@ from pipelines.backends.kubeflow.sizes import nodes_at
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig
 from pipelines.backends.kubeflow.weights import OBJECT, Weights
 from pipelines.plan import Existing, Output, Plan
+from pipelines.words import number
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Compiled:
                 f"then --cluster workflow_size={OBJECT}"
             )
         return (
-            f"the {self.steps} steps of {self.plan} are too many for one workflow: it would have "
-            f"about {self.size / 1e6:.2f} MB, and Kubeflow's workflow controller takes "
+            f"one workflow has no room for {number(self.steps, 'step')} of {self.plan}: it would "
+            f"have about {self.size / 1e6:.2f} MB, and Kubeflow's workflow controller takes "
             f"{cluster.workflow_size / 1e6:.2f} MB. Ways out: " + "; or ".join(ways)
         )
 

@@ -1,9 +1,9 @@
 """A step's stage as a Kubeflow container component: its own command line, with placeholders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from components.core.config import Config
 from components.core.kind import ArtifactKind
@@ -91,12 +91,11 @@ def component_of(
     names = [entry["name"] for entry in inputs]
     if len(set(names)) < len(names):
         raise ValueError(f"step {step.name}: two of its inputs have one name: {', '.join(names)}")
-    # `python -m MODULE` is the command, the options are its arguments.
     if job is None:
-        python, module, *arguments = step_argv(step, base, state)
+        command = step_argv(step, base, state)
     else:
         argv = step_argv(step, base, state, remote=True)
-        python, module, *arguments = follower_argv(job, argv, EXECUTOR_INPUT)
+        command = follower_argv(job, argv, EXECUTOR_INPUT)
     document = {
         "name": step.name,
         "description": step.stage.summary,
@@ -105,14 +104,7 @@ def component_of(
             {"name": name, "type": ARTIFACT_TYPES[port.kind]}
             for name, port in step.stage.outputs.items()
         ],
-        "implementation": {
-            "container": {
-                "image": pod.image,
-                "command": ["python", python, module],
-                "args": arguments,
-                "env": pod.environment,
-            }
-        },
+        "implementation": _implementation(pod, command),
     }
     return Component(
         json.dumps(document),  # JSON is YAML
@@ -123,19 +115,12 @@ def component_of(
 
 def follower_component(config: FollowerConfig, pod: Pod) -> str:
     """Write the component of what follows a part, for `load_component_from_text`."""
-    python, module, *arguments = part_argv(config, placeholder(RUN))
+    command = part_argv(config, placeholder(RUN))
     document = {
         "name": TASK,
         "description": "Begin the parts of the run that come after this one.",
         "inputs": [{"name": name, "type": "String"} for name in (RUN, IMAGE)],
-        "implementation": {
-            "container": {
-                "image": pod.image,
-                "command": ["python", python, module],
-                "args": arguments,
-                "env": pod.environment,
-            }
-        },
+        "implementation": _implementation(pod, command),
     }
     return json.dumps(document)
 
@@ -192,6 +177,19 @@ def _parameters(job: TrainJobConfig) -> list[str]:
     pod = job.pod
     texts = [*pod.claims.values(), *(field.secret for field in pod.secrets.values())]
     return list(dict.fromkeys(name for text in texts if (name := parameter_of(text))))
+
+
+def _implementation(pod: Pod, command: Sequence[str]) -> dict[str, Any]:
+    """Write the container of a command line: `python -m MODULE`, the options are its arguments."""
+    python, module, *arguments = command
+    return {
+        "container": {
+            "image": pod.image,
+            "command": ["python", python, module],
+            "args": arguments,
+            "env": pod.environment,
+        }
+    }
 
 
 def _uri_input(port: str) -> str:

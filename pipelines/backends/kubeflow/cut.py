@@ -154,12 +154,6 @@ def _cut(plan: Plan, steps: Sequence[str], numbers: Mapping[str, int], root: str
         return existing
 
     for step in map(plan.steps.__getitem__, steps):
-        inputs = {
-            port: {key: source_of(source) for key, source in bound.items()}
-            if isinstance(bound, Mapping)
-            else source_of(bound)
-            for port, bound in step.inputs.items()
-        }
-        part.add(step.stage, step.name, step.config, **inputs)
+        part.add(step.stage, step.name, step.config, **step.rebound(source_of))
     names = existing_parameters(part)
     return Cut(part, {names[existing]: output for existing, output in taken.items()})

@@ -24,7 +24,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from components.core.errors import ClusterError
 from pipelines.backends.kubeflow.connection import TIMEOUT, Cluster
 from pipelines.backends.kubeflow.pods import RUN_LABEL, Object, moment
 from pipelines.backends.kubeflow.record import ClusterRun
-from pipelines.backends.kubeflow.workflow import Task
+from pipelines.backends.kubeflow.workflow import Task, tasks_of_workflow
 from pipelines.runs.record import RunState, StepState
 
 TRIED = ("2.17",)
@@ -121,6 +121,16 @@ class Server:
             run.finished_at if state != "running" else None,
             {str(detail["display_name"]): _task(detail) for detail in details},
         )
+
+    def told(self, place: ClusterRun) -> KnownRun:
+        """Return what it says of a run, and of its tasks what the workflow says, if it is there.
+
+        Raises:
+            ClusterError: also if it does not know the run.
+        """
+        known, workflow = self.run(place), self.workflow(place)
+        tasks = {**known.tasks, **(tasks_of_workflow(workflow) if workflow else {})}
+        return replace(known, tasks=tasks)
 
     def workflow(self, place: ClusterRun) -> Object | None:
         """Return a run's workflow, None if there is nothing left of it that this user may see."""

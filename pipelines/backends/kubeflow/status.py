@@ -16,15 +16,13 @@ from pipelines.backends.kubeflow.podlogs import pods_of_places, pods_of_step, re
 from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.server import Server
 from pipelines.backends.kubeflow.steps import NEVER, STOPPED, StatusReader, upstream_of
-from pipelines.backends.kubeflow.workflow import tasks_of_workflow
 from pipelines.runs.folder import Run
 from pipelines.runs.logs import Event
-from pipelines.runs.record import DONE, RunState, StepStatus
+from pipelines.runs.record import DONE, LOST, RunState, StepStatus
 from pipelines.words import became
 
 PROGRESS_TAIL = 50  # lines of a log in which the newest progress is looked for
 NO_WORD = "what was to begin the next parts failed, and left no word"
-LOST = ("failed", "skipped", "interrupted")
 
 
 def refresh(run: Run, cluster: Cluster) -> None:
@@ -128,14 +126,11 @@ def _ask(
     before: Mapping[str, StepStatus],
     others: Mapping[str, StepStatus],
 ) -> _Heard:
-    server = Server(cluster)
-    known = server.run(place)
-    workflow = server.workflow(place)
-    tasks = {**known.tasks, **(tasks_of_workflow(workflow) if workflow else {})}
+    known = Server(cluster).told(place)
     reader = StatusReader(
-        run, place, cluster, known.state, known.stopped, before, tasks, others=others
+        run, place, cluster, known.state, known.stopped, before, known.tasks, others=others
     )
-    follower = tasks.get(FOLLOWER)
+    follower = known.tasks.get(FOLLOWER)
     failed = follower is not None and follower.state == "failed"
     refused = reader.why(FOLLOWER, follower) or NO_WORD if follower and failed else ""
     return _Heard(known.state, known.ended, reader.statuses(), refused)

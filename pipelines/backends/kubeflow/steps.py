@@ -37,7 +37,7 @@ from pipelines.backends.kubeflow.record import ClusterRun
 from pipelines.backends.kubeflow.workflow import Task, place_of
 from pipelines.runs.folder import Run
 from pipelines.runs.logs import Event, show_event
-from pipelines.runs.record import RunState, StepStatus
+from pipelines.runs.record import LOST, RunState, StepStatus
 from pipelines.words import became, number
 
 TAIL = 200  # lines of a log in which the reason of a failure is looked for
@@ -128,7 +128,7 @@ class StatusReader:
         """Say why a step waits, will never begin, or was left in the middle."""
         for name in self._upstream.get(step, ()):
             state = known[name].state if name in known else "finished"
-            if state in ("failed", "skipped", "interrupted"):
+            if state in LOST:
                 return StepStatus(state="skipped", reason=became(name, state))
         if not over:
             return StepStatus()

@@ -33,11 +33,10 @@ from pipelines.plan import Mounted, Output, Source, Step
 from pipelines.runs.folder import Run
 from pipelines.runs.logs import ATTEMPT, LogFollower, last_lines
 from pipelines.runs.progress import Display
-from pipelines.runs.record import DONE, STATE, StepStatus
+from pipelines.runs.record import DONE, LOST, STATE, StepStatus
 from pipelines.words import became, number
 
 PAUSE = 0.05  # seconds between two looks at the steps
-ENDED_BADLY = ("failed", "skipped", "interrupted")
 
 
 def execute(run: Run, sources: Sources, machine: Machine, display: Display) -> int:
@@ -123,7 +122,7 @@ class _Execution:
         for name, status in self.run.statuses().items():
             fresh = status.model_copy(update={"state": "waiting", "reason": "", "exit_code": None})
             self.statuses[name] = fresh
-            if status.state in ENDED_BADLY:
+            if status.state in LOST:
                 self.run.write_status(name, fresh)
         while not self.signals and not all(map(self._settled, self.statuses)):
             self._decide()
@@ -152,7 +151,7 @@ class _Execution:
 
     def _finish(self) -> int:
         self.stop()
-        bad = any(status.state in ENDED_BADLY for status in self.statuses.values())
+        bad = any(status.state in LOST for status in self.statuses.values())
         state = "interrupted" if self.signals else "failed" if bad else "finished"
         self.run.write_record(
             self.run.record.model_copy(update={"state": state, "ended": datetime.now(UTC)})

@@ -5,12 +5,12 @@
 The config is that of `FollowerConfig`. Nothing is started: whoever may list runs may start them.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 
 from components.core.config import read_config
 from components.core.errors import ExitCode, MocoError, UsageError
+from components.core.store.probe import answer
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.follower import FollowerConfig
 from pipelines.backends.kubeflow.server import Server
@@ -24,13 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         cluster = Cluster(read_config(FollowerConfig, arguments[0]).options)
         Server(cluster).named("none")
     except MocoError as error:
-        return _answer(error.exit_code, str(error))
-    return _answer(ExitCode.OK, f"{cluster.server_name} shows runs")
-
-
-def _answer(code: ExitCode, words: str) -> int:
-    sys.stdout.write(f"{json.dumps({'ok': code == ExitCode.OK, 'words': words})}\n")
-    return int(code)
+        return answer(error.exit_code, str(error))
+    return answer(ExitCode.OK, f"{cluster.server_name} shows runs")
 
 
 if __name__ == "__main__":
