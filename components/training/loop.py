@@ -156,7 +156,7 @@ class _Loop:
             ahead.fetch()
             broken = self.watch.add(self.progress.step, batch, figures["loss"])
             self.progress.step += 1
-            self._record(figures, history)
+            self._record(figures, history, ahead.waited)
             due = time.monotonic() - last_save >= self.config.checkpoint_seconds
             failed, save, stop = distributed.agree(broken is not None, due, terminated.is_set())
             done = self.progress.step == self.total_steps
@@ -265,7 +265,7 @@ class _Loop:
             )
         return module
 
-    def _record(self, figures: Mapping[str, Tensor], history: History) -> None:
+    def _record(self, figures: Mapping[str, Tensor], history: History, waited: float) -> None:
         progress = self.progress
         for name, value in figures.items():
             # On the device: reading a figure would wait for the step that is under way.
@@ -281,7 +281,7 @@ class _Loop:
             means = {name: float(total) / progress.summed for name, total in progress.sums.items()}
             self._reporter.report(progress.step, means)
             if self._signs:
-                self._signs.stepped(progress.step)
+                self._signs.stepped(progress.step, waited)
             if row_due:
                 row = {**means, "lr": self._lr(progress.step - 1)}
                 history.add(progress.step, progress.step / self.steps_per_epoch, row)

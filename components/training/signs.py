@@ -16,12 +16,16 @@ PARTS = 20
 FALLEN = 0.99  # a loss that stands is more than this share of what it was
 SURE = 99.0  # percent, of the pretext accuracy
 LOST = 1.0  # percent that the kNN accuracy has lost since its best
+STARVED = 0.25  # share of time that the device waits for batches
 
 log = get_logger(__name__)
 
 
 class Signs:
-    """Looks at a training as it goes; each sign is said once, a slow rate each time it comes."""
+    """Looks at a training as it goes.
+
+    Each sign is said once; a slow rate, and a device that waits for data, each time they come.
+    """
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin to look.
@@ -33,22 +37,34 @@ class Signs:
         self.total = total
         self.clock = clock
         self._best = 0.0
-        self._slow = False
-        self._window: tuple[int, float] | None = None
+        self._slow = self._starved = False
+        self._window: tuple[int, float, float] | None = None
         self._said: set[str] = set()
         self._part = 0
 
-    def stepped(self, step: int) -> None:
-        """Take note of how far the training is, and say when its rate has fallen by half."""
+    def stepped(self, step: int, waited: float) -> None:
+        """Look at the rate of the last minute, and at what of it was spent waiting for data.
+
+        Args:
+            step: How far the training is.
+            waited: Seconds since it began that the device had nothing to do for want of a batch.
+        """
         now = self.clock()
         if self._window is None:
-            self._window = (step, now)
+            self._window = (step, now, waited)
             return
-        first, since = self._window
+        first, since, before = self._window
         if now - since < WINDOW:
             return
         rate = (step - first) / (now - since)
-        self._window = (step, now)
+        share = (waited - before) / (now - since)
+        self._window = (step, now, waited)
+        if share > STARVED and not self._starved:
+            log.warning(
+                "steps wait for data: raise loader.workers, or bring the data nearer",
+                percent_of_time=round(100 * share),
+            )
+        self._starved = share > STARVED
         if rate < self._best / 2 and not self._slow:
             log.warning("the rate fell by half", per_second=_short(rate), was=_short(self._best))
         self._slow = rate < self._best / 2

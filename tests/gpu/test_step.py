@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from components.core.errors import ConfigError, ExitCode, NonFiniteLossError
-from components.training.learner import Learner
+from components.training.learner import Batch, Learner, Losses
 from components.training.loop import train
+from components.training.signs import Signs
 from components.training.step import WARM_UP
 from tests.training.learner import CONFIG, Batches, Model, to_device, work
 
@@ -152,6 +154,40 @@ def test_fp16_survives_a_first_step_that_overflows(tmp_path: Path) -> None:
     """The scaler begins high and skips; momentum must be what it was, and not what memory held."""
     work(QUIET.derive(precision="fp16", lr=0.001), str(tmp_path), dropout=0.0)
     assert all(torch.isfinite(t).all() for t in weights(tmp_path).values())
+
+
+class Slow(Model):
+    """Takes about 50 ms of the GPU a step, none of the processor."""
+
+    def forward(self, batch: Batch) -> Losses:
+        torch.cuda._sleep(100_000_000)
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("batch_ms", [10, 200])
+def test_the_wait_for_a_batch_is_what_is_left_when_the_step_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_ms: int
+) -> None:
+    """A batch that takes less time than a step costs none; a longer one what it takes longer."""
+    waits = []
+    monkeypatch.setattr(Signs, "stepped", lambda _, step, waited: waits.append(waited))
+    monkeypatch.setattr("tests.training.learner.PAUSE", batch_ms / 1000)
+    config = QUIET.derive(cuda_graph=False, log_every=1)
+    learner = Learner(module=Slow(), batches=Batches(config), prepare=to_device)
+    train(
+        learner, config, total_steps=STEPS, state=f"{tmp_path}/state", identity={}, output=tmp_path
+    )
+    step_ms = _milliseconds(lambda: torch.cuda._sleep(100_000_000))
+    lost_ms = 1000 * (waits[-1] - waits[4]) / (len(waits) - 5)
+    assert abs(lost_ms - max(0, batch_ms - step_ms)) < 15
+
+
+def _milliseconds(work: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    started = time.monotonic()
+    work()
+    torch.cuda.synchronize()
+    return 1000 * (time.monotonic() - started)
 
 
 class Greedy(Model):

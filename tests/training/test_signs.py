@@ -1,9 +1,12 @@
 """Signs that a training goes wrong, and trainings that go well and give none."""
 
+from pathlib import Path
+
 import pytest
 import structlog
 
 from components.training.signs import Row, Signs
+from tests.training.learner import CONFIG, work
 
 Rows = list[Row]
 
@@ -53,14 +56,19 @@ def test_a_solved_task_while_votes_fall_is_the_sign_of_appendix_a9() -> None:
     assert signs_of(contrasts((80, 30), (99.5, 34), (99.8, 36)), 100) == []
 
 
-def rates(steps: list[tuple[float, int]], pauses: tuple[int, ...] = ()) -> list[str]:
-    """What is said of a training that stands at some step at some seconds."""
+def rates(
+    steps: list[tuple[float, int]], pauses: tuple[int, ...] = (), waiting: float = 0.0
+) -> list[str]:
+    """What is said of a training that stands at some step at some seconds.
+
+    A share of its time is spent waiting for data.
+    """
     clock = [0.0]
     signs = Signs(10**6, clock=lambda: clock[0])
     with structlog.testing.capture_logs() as said:
         for number, (seconds, step) in enumerate(steps):
             clock[0] = seconds
-            signs.stepped(step)
+            signs.stepped(step, waiting * seconds)
             if number in pauses:
                 signs.paused()
     return [str(event["event"]) for event in said]
@@ -80,3 +88,21 @@ def test_an_evaluation_is_no_slow_training() -> None:
     steps = [(0.0, 0), (61.0, 1000), (122.0, 2000), (500.0, 2010), (561.0, 3010)]
     assert rates(steps, pauses=(2,)) == []
     assert rates(steps) == ["the rate fell by half"]
+
+
+def test_a_training_that_waits_for_data_is_told_once_as_long_as_it_waits() -> None:
+    steps = [(61.0 * k, 1000 * k) for k in range(5)]
+    assert rates(steps, waiting=0.2) == []
+    (words,) = rates(steps, waiting=0.4)
+    assert words.startswith("steps wait for data: raise loader.workers")
+
+
+def test_the_loop_counts_what_its_steps_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.training.learner.PAUSE", 0.02)
+    monkeypatch.setattr("components.training.signs.WINDOW", 0.05)
+    with structlog.testing.capture_logs() as said:
+        work(CONFIG.derive(checkpoint_seconds=1000), str(tmp_path))
+    warnings = [event["event"] for event in said if event["log_level"] == "warning"]
+    assert "steps wait for data: raise loader.workers, or bring the data nearer" in warnings
