@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What starts often is to be compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(VENV)/bin/uv
 
 .PHONY: help run setup setup-dev test check lint types contracts unit servers test-gpu bench-gpu gpu-packages images detectron2 bench golden lock clean
@@ -32,9 +34,9 @@ types: setup-dev
 contracts: setup-dev
 	$(BIN)/lint-imports
 
-unit: setup-dev servers $(VENV)/checkov/.done  ## the tests alone; ARGS='-k NAME' chooses
+unit: setup-dev servers $(VENV)/linters/.done  ## the tests alone; ARGS='-k NAME' chooses
 	PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(nproc) + 1)) OMP_NUM_THREADS=1 \
-	  MOCO_TEST_CHECKOV=$(abspath $(VENV))/checkov/bin/checkov \
+	  MOCO_TEST_LINTERS=$(abspath $(VENV))/linters/bin \
 	  $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 servers: setup-dev  ## build the servers and tools that tests talk to, where Go is present
@@ -83,7 +85,7 @@ lock: $(UV)  ## resolve the locks anew from pyproject.toml
 	@resolve() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$$@"; }; \
 	compile() { resolve "$$@" pyproject.toml; }; \
-	echo 'checkov>=3.2' | resolve - -o requirements-checkov.lock; \
+	printf '%s\n' 'checkov>=3.2' 'kubernetes-validate>=1.34' | resolve - -o requirements-linters.lock; \
 	echo 'lvis>=0.5.3' | resolve --no-deps - -o requirements-lvis.lock; \
 	compile --extra train --extra kubeflow --extra dev -o requirements-dev.lock; \
 	compile --extra train --extra cluster -c requirements-dev.lock -o requirements-train.lock; \
@@ -116,10 +118,11 @@ $(VENV)/.dev: requirements-dev.lock requirements-lvis.lock pyproject.toml | $(UV
 	$(call install,requirements-dev.lock)
 	@touch $(VENV)/.run
 
-# It needs other versions of what kfp needs.
-$(VENV)/checkov/.done: requirements-checkov.lock | $(UV)
-	$(PYTHON) -m venv $(VENV)/checkov
-	$(UV) pip install -q --python $(VENV)/checkov/bin/python --require-hashes -r $<
+# What looks at the chart: checkov needs other versions of what kfp needs, and where there is
+# kubernetes-validate, the Kubernetes client imports it, for seconds.
+$(VENV)/linters/.done: requirements-linters.lock | $(UV)
+	$(PYTHON) -m venv $(VENV)/linters
+	$(UV) pip install -q --python $(VENV)/linters/bin/python --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.bench: requirements-bench.lock pyproject.toml | $(UV)
