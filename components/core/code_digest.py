@@ -51,12 +51,17 @@ def code_digest(stage: Stage[C], config: C, roots: Sequence[str | Path] | None =
         roots: Folders that the package `components` is in; by default, where it and its data sets
             are imported from.
     """
+    if roots is None:
+        roots = list(dict.fromkeys([*map(Path, components.__path__), *dataset_roots()]))
+    return _digest(modules_of(stage, config), tuple(map(Path, roots)))
+
+
+def modules_of(stage: Stage[C], config: C) -> tuple[str, ...]:
+    """Return the modules of a stage that all else it executes is imported from."""
     modules = [stage.module, f"{stage.module}.__main__", stage.run.partition(":")[0]]
     for port, name in config.layouts().items():
         modules += find_dataset(name).modules(written=port in stage.outputs)
-    if roots is None:
-        roots = list(dict.fromkeys([*map(Path, components.__path__), *dataset_roots()]))
-    return _digest(tuple(modules), tuple(map(Path, roots)))
+    return tuple(modules)
 
 
 def reachable(modules: Sequence[str], roots: Sequence[Path]) -> dict[str, str]:

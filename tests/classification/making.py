@@ -1,9 +1,6 @@
 """Makes tiny digits data, backbones and runs of the classification stages."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from components.core.main import execute
 from components.core.manifest import Manifest, read_manifest
 from components.core.metrics import Metrics, read_metrics
 from components.core.stage import Stage
+from tests.programs import Program
 
 TINY: dict[str, Any] = {
     "batch_size": 20,
@@ -87,13 +85,6 @@ def run_here(stage: Stage[Any], data: Path, backbone: Path, folder: Path, **conf
     return Run(folder)
 
 
-def start(
-    stage: Stage[Any], data: Path, backbone: Path, folder: Path, **config: Any
-) -> "subprocess.Popen[str]":
+def start(stage: Stage[Any], data: Path, backbone: Path, folder: Path, **config: Any) -> Program:
     """Start a stage's real command."""
-    return subprocess.Popen(
-        [sys.executable, *arguments(stage, data, backbone, folder, **config)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return Program(arguments(stage, data, backbone, folder, **config))

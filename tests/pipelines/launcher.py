@@ -23,6 +23,7 @@ import yaml
 from components.core.store import open_store
 from pipelines.backends.local.forkserver import ForkServer
 from pipelines.backends.local.process import ForkedProcess
+from tests.pipelines.tracing import traced
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +75,7 @@ class Launcher:
         secrets: Fields by secret name.
         environment: More variables for every process, the store's endpoint for instance.
         server: Forks the processes, in place of starting each; it has imported torch.
+        traces: Folder for what of the project each task executes or reads, if `server` forks them.
     """
 
     compiled: Path
@@ -84,6 +86,7 @@ class Launcher:
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     server: ForkServer | None = None
+    traces: Path | None = None
 
     def __post_init__(self) -> None:
         self.spec, *rest = yaml.load_all(self.compiled.read_text("utf-8"), yaml.CSafeLoader)
@@ -147,9 +150,12 @@ class Launcher:
     ) -> tuple[int, str]:
         """Run the pod's command; return its exit code and what it printed."""
         if self.server is not None:
+            argv = pod.argv[1:]
+            if self.traces is not None:
+                argv = traced(argv, self.traces / pod.task)
             log = self.work / f"{pod.task}.log"
             with log.open("wb") as output, contextlib.chdir(pod.folder):
-                pid = self.server.fork(pod.argv[1:], environment, [output.fileno()])
+                pid = self.server.fork(argv, environment, [output.fileno()])
             code = ForkedProcess(pid).wait()
             return code, log.read_text("utf-8")
         try:

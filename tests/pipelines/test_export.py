@@ -1,5 +1,6 @@
 """`moco export`: a backbone of a real run for another tool, with a card that tells the truth."""
 
+import io
 import re
 from pathlib import Path
 
@@ -8,25 +9,38 @@ import pytest
 from components.core.errors import ExitCode
 from components.core.metrics import read_metrics
 from pipelines.__main__ import main
+from pipelines.backends.local.execute import execute
+from pipelines.backends.local.machine import Machine
+from pipelines.backends.local.sources import find_sources
+from pipelines.cli.display import PlainDisplay
 from pipelines.recipes import Options, build_plan, load_recipe
-from pipelines.runs.folder import Run
-from tests.pipelines.conftest import Execute
+from pipelines.runs.folder import Run, create_run
 from tests.pipelines.tiny import EVERY_STAGE
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("world")]
+pytestmark = pytest.mark.slow
 
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def measured(run_plan: Execute) -> Run:
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that measured random features."""
     names = {"digits", "classification.linear"}
     settings = tuple(setting for setting in EVERY_STAGE.settings if setting.target in names)
     options = Options(scale="digits", rows=("random",), settings=settings)
-    run, code = run_plan(build_plan(load_recipe("linear"), options))
-    assert code == ExitCode.OK
+    plan = build_plan(load_recipe("linear"), options)
+    runs = tmp_path_factory.mktemp("runs")
+    run = create_run(runs, plan)
+    sources = find_sources(plan, {}, runs)
+    assert execute(run, sources, Machine(2, (), 2), PlainDisplay(io.StringIO())) == ExitCode.OK
     return run
+
+
+@pytest.fixture
+def measured(executed: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """It, where commands look for runs."""
+    monkeypatch.setenv("MOCO_RUNS", str(executed.folder.parent))
+    return executed
 
 
 def test_a_backbone_goes_out_with_what_was_measured_of_it(

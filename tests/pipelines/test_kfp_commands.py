@@ -14,7 +14,7 @@ from components.core.store import open_store
 from components.digits import STAGE as DIGITS
 from components.pretrain import STAGE as PRETRAIN
 from components.pretrain import PretrainConfig
-from components.rendering.config import DigitsConfig
+from components.rendering.config import DigitsConfig, PicturesConfig
 from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.plan import Existing, Mounted, Plan
@@ -155,7 +155,7 @@ def test_a_training_pod_keeps_its_checkpoints_in_the_store_beside_its_output(
     tmp_path: Path, minio_server: MinioServer, bucket_url: str
 ) -> None:
     plan = Plan("training", "digits")
-    scenes = DigitsConfig(train_scenes=64, val_scenes=20)
+    scenes = DigitsConfig(train_scenes=64, val_scenes=20, pictures=PicturesConfig(train=20, val=20))
     data = plan.add(DIGITS, "digits", scenes).output("imagenet")
     config = PretrainConfig().miniature().derive(epochs=1, negatives=64)
     plan.add(PRETRAIN, "pretrain", config, data=data)

@@ -18,5 +18,6 @@ EVERY_STAGE = Options(
         *(Setting(f"classification.{name}", "epochs", "1") for name in ("linear", "imagenet")),
         Setting("classification.inaturalist", "epochs", "1"),
         *(Setting(f"detection.{name}", "iterations", "2") for name in DETECTORS),
+        *(Setting(f"detection.{name}", "evaluations", "1") for name in DETECTORS),
     ),
 )

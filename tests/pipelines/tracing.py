@@ -1,12 +1,9 @@
-"""Runs commands of stages, and notes which files of the project each of them executes or reads.
+"""Runs a module, and notes which files of the project it executes or reads.
 
-`python -m tests.pipelines.tracing COMMANDS TRACES`: COMMANDS is JSON, a list of arguments by name;
-TRACES gets one file of paths for each. Every command runs in a process of its own, in which nothing
-of the project is imported yet; what is slow to import, and not the project's, is.
+`python -m tests.pipelines.tracing TRACE -m MODULE ARGUMENT ...`, in a process in which nothing of
+the project is imported yet; TRACE gets a path a line.
 """
 
-import importlib
-import json
 import os
 import runpy
 import sys
@@ -15,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = str(Path(__file__).parents[2] / "components") + os.sep
-SLOW = ("torch.utils.tensorboard", "torchvision", "cv2", "scipy", "hotcoco", "jinja2", "pydantic")
+
+
+def traced(argv: Sequence[str], trace: Path) -> list[str]:
+    """Return arguments of Python that do what others do, and note it."""
+    return ["-m", __name__, str(trace), *argv]
 
 
 def watch(trace: int) -> None:
@@ -34,26 +35,9 @@ def watch(trace: int) -> None:
     sys.addaudithook(note)
 
 
-def run(arguments: Sequence[str], trace: Path) -> None:
-    """Run `python -m MODULE ...` in a forked process; exit if it fails."""
-    child = os.fork()
-    if child == 0:
-        watch(os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
-        sys.argv = ["", *arguments[2:]]
-        try:
-            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-        except SystemExit as done:
-            os._exit(int(done.code or 0))
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if code := os.waitstatus_to_exitcode(status):
-        sys.exit(f"{trace.name} ended with {code}")
-
-
 if __name__ == "__main__":
-    for name in SLOW:
-        importlib.import_module(name)
-    commands, traces = map(Path, sys.argv[1:])
-    for name, command in json.loads(commands.read_text()).items():
-        run(command, traces / name)
     assert "components" not in sys.modules
+    _, place, _, module, *arguments = sys.argv
+    watch(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    sys.argv = ["", *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

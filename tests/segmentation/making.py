@@ -1,8 +1,5 @@
 """Makes tiny data sets and runs of the segmentation stages."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from components.core.metrics import Metrics, read_metrics
 from components.segmentation import STAGE, SegmentationConfig, cityscapes, voc
 from components.segmentation.evaluate import STAGE as EVALUATE
 from pipelines.recipes.ade20k import fcn
+from tests.programs import Program
 
 PRESETS: dict[str, SegmentationConfig] = {
     "voc": voc(),
@@ -70,16 +68,9 @@ def run_here(config: SegmentationConfig, data: Path, backbone: Path, folder: Pat
     return Run(folder)
 
 
-def start(
-    config: SegmentationConfig, data: Path, backbone: Path, folder: Path
-) -> "subprocess.Popen[str]":
+def start(config: SegmentationConfig, data: Path, backbone: Path, folder: Path) -> Program:
     """Start the stage's real command."""
-    return subprocess.Popen(
-        [sys.executable, *arguments(config, data, backbone, folder)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return Program(arguments(config, data, backbone, folder))
 
 
 def evaluate(dataset: str, data: Path, folder: Path, *sources: str) -> Metrics:

@@ -2,8 +2,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from components.core.errors import ConfigError, ExitCode, NonFiniteLossError
 from components.core.store import open_store
 from components.training import distributed
 from components.training.checkpoint import Checkpointer
+from tests.programs import Program, run
 from tests.training.kills import STEPS
 from tests.training.learner import CONFIG, work
 
@@ -24,9 +23,8 @@ pytestmark = pytest.mark.slow
 SECONDS = 240  # a program needs about 5 s, most of it imports, when the machine is idle
 
 
-def program(folder: Path, processes: int = 1, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.training.learner", str(folder), str(processes), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def program(folder: Path, processes: int = 1, *more: str) -> Program:
+    return Program(["-m", "tests.training.learner", str(folder), str(processes), *more])
 
 
 def weights_hash(folder: Path) -> str:
@@ -65,8 +63,7 @@ def test_killed_fifty_times_at_any_moment_it_ends_with_the_same_weights(tmp_path
     """Each step saves and purges, so that the kills fall into both as well."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     work(CONFIG, str(whole), STEPS)
-    command = [sys.executable, "-m", "tests.training.kills", str(parts), "50", "7"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run(["-m", "tests.training.kills", str(parts), "50", "7"])
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) >= 40
     assert weights_hash(parts) == weights_hash(whole)

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +17,7 @@ from components.datasets.imagenet import digits as imagenet
 from components.pretrain import PretrainConfig
 from components.rendering.config import DigitsConfig
 from components.training import distributed
+from tests.programs import Program
 from tests.training.learner import CONFIG, work
 from tests.training.test_loop import CHECKPOINTS, saved_steps, weights_hash
 
@@ -47,18 +46,9 @@ def variables(rank: int, port: int, nodes: int = 2) -> dict[str, str]:
 
 
 @contextmanager
-def running(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> Iterator["subprocess.Popen[str]"]:
+def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Program]:
     """Run a node's program in a group of its own, which is killed at the end of the block."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = Program(command, environment)
     try:
         yield process
     finally:
@@ -66,17 +56,17 @@ def running(
         process.communicate()
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: Program) -> None:
     """End all processes of a node without a word, as a machine that fails does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def learner(folder: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "tests.training.learner", str(folder), "1", *more]
+    return ["-m", "tests.training.learner", str(folder), "1", *more]
 
 
-def ended(*nodes: "subprocess.Popen[str]") -> list[tuple[int, str]]:
+def ended(*nodes: Program) -> list[tuple[int, str]]:
     """Return exit code and stderr of nodes that end by themselves."""
     errors = [node.communicate(timeout=SECONDS)[1] for node in nodes]
     return [(node.returncode, error) for node, error in zip(nodes, errors, strict=True)]
@@ -199,7 +189,6 @@ def pretraining(data: Path, folder: Path, processes: int | None) -> list[str]:
     config = config.derive(epochs=1, batch_size=16, negatives=64, sub_batch=4, processes=processes)
     config = config.derive(knn={"neighbours": 5}, log_every=2)
     return [
-        sys.executable,
         "-m",
         "components.pretrain",
         "--config",

@@ -1,9 +1,6 @@
 """Shards in a real bucket, over a network that is spoilt, and a training that reads from there."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +22,7 @@ from components.rendering.config import DigitsConfig
 from components.vision.config import LoaderConfig
 from pipelines.__main__ import main
 from tests.datasets.test_shards import foreign
+from tests.programs import Program, run
 from tests.servers.minio import MinioServer
 from tests.servers.toxiproxy import Link, Toxiproxy
 from tests.vision.test_loading import assert_equal
@@ -126,7 +124,7 @@ def pretraining(source: list[str], folder: Path) -> list[str]:
     config = config.derive(epochs=6, batch_size=16, negatives=64, sub_batch=4, processes=1)
     config = config.derive(knn={"neighbours": 5}, log_every=2, checkpoint_seconds=1)
     return [
-        *(sys.executable, "-m", "components.pretrain", "--config", config.to_json(), *source),
+        *("-m", "components.pretrain", "--config", config.to_json(), *source),
         *("--output.encoder", str(folder / "encoder"), "--output.metrics", str(folder / "metrics")),
     ]
 
@@ -141,10 +139,10 @@ def test_a_training_goes_on_at_the_very_picture_and_gives_the_folders_bits(
     open_store(bucket_url).put_folder(packed, "a/imagenet")
 
     command = pretraining(["--mount.data", str(packed)], tmp_path / "mounted")
-    assert subprocess.run(command, check=False).returncode == 0
+    assert run(command).returncode == 0
 
     command = pretraining(["--input.data", f"{bucket_url}/a/imagenet"], tmp_path / "streamed")
-    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    program = Program(command)
     assert program.stderr is not None
     lines = []
     for line in program.stderr:
@@ -152,7 +150,7 @@ def test_a_training_goes_on_at_the_very_picture_and_gives_the_folders_bits(
         if '"step": 12, ' in line:
             program.send_signal(signal.SIGTERM)
     assert program.wait() == ExitCode.INTERRUPTED, "".join(lines)
-    again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    again = run(command)
     assert again.returncode == 0, again.stderr
     assert "continuing from a checkpoint" in again.stderr
 
