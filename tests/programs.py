@@ -15,6 +15,9 @@ from typing import Any
 
 from pipelines.backends.local.forkserver import ForkServer
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SECONDS = 120  # that imports may take on a busy machine
+
 
 class Program(subprocess.Popen[str]):
     """`python -m MODULE ARGUMENT ...` as the leader of a session; its output goes into pipes."""
@@ -31,7 +34,7 @@ class Program(subprocess.Popen[str]):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={**os.environ, **ONE_THREAD, **(environment or {})},
         )
 
     def _execute_child(self, args: Sequence[str], *how: Any) -> None:
@@ -56,8 +59,14 @@ def run(
 @functools.cache
 def fork_server() -> ForkServer:
     """Return the process that programs are forked from, one for each process of the tests."""
-    server = ForkServer({"OMP_NUM_THREADS": "1"})
+    return ready(ForkServer(ONE_THREAD))
+
+
+def ready(server: ForkServer) -> ForkServer:
+    """Return a server when it can fork."""
+    deadline = time.monotonic() + SECONDS
     while not server.is_ready():
+        assert time.monotonic() < deadline, "it ended, or has more than one thread"
         time.sleep(0.01)
     return server
 

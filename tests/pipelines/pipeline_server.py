@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from components.core.store_environment import ACCESS_KEY, SECRET_KEY
 from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
+from tests.pipelines.conftest import toy_server
 from tests.pipelines.launcher import Launcher, TaskFailed
 
 Document = dict[str, Any]
@@ -107,7 +108,9 @@ class PipelineServer:
         work = self.folder / run.id
         keys = {"accesskey": os.environ[ACCESS_KEY], "secretkey": os.environ[SECRET_KEY]}
         secrets = {"mlpipeline-minio-artifact": keys}
-        launcher = Launcher(file, self.root, work, run.parameters, secrets=secrets)
+        launcher = Launcher(
+            file, self.root, work, run.parameters, secrets=secrets, server=toy_server()
+        )
         launcher.run_id = run.id
         lost: set[str] = set()
         for task in (task for task in launcher.steps() if task != FOLLOWER):

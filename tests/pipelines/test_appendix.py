@@ -7,7 +7,6 @@ executed or read.
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +30,13 @@ from pipelines.tables import filled_cells
 from tests.pipelines.launcher import Launcher
 from tests.pipelines.tiny import EVERY_STAGE
 from tests.pipelines.tracing import traced
+from tests.programs import ready
 
 COMPONENTS = Path(components.__path__[0])
 LEFT_OUT = "\nIN_CODE_DIGEST = False"
 FINDERS = {"core/dataset.py", "datasets/__init__.py"}
 """What a stage that names no data set executes only to take its own digest."""
-SLOW = ("torch.utils.tensorboard", "scipy", "hotcoco", "jinja2", "pydantic")
+SLOW = ("torch.utils.tensorboard", "scipy.special", "hotcoco", "jinja2", "matplotlib.figure")
 """What is slow to import, and not the project's."""
 FURTHER: Mapping[str, Mapping[str, str]] = {
     "detection.evaluate": {
@@ -78,9 +78,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Miniature]:
     images = {name: f"example/{name}@sha256:12" for name in ("torch", "detectron2")}
     compile_plan(plan, compiled, ClusterOptions(images=images))
     threads = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    server = ForkServer(threads, [*MODULES, *SLOW])
-    while not server.is_ready():
-        time.sleep(0.1)
+    server = ready(ForkServer(threads, [*MODULES, *SLOW]))
     traces = folder / "traces"
     traces.mkdir()
     launcher = Launcher(

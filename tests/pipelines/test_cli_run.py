@@ -10,6 +10,7 @@ import pytest
 from components.core.errors import ExitCode
 from components.report.results import read_report
 from pipelines.__main__ import main
+from pipelines.backends.local.execute import _Execution
 from pipelines.runs.find import find_run
 from pipelines.runs.folder import Run, all_runs
 
@@ -123,6 +124,7 @@ def test_a_package_that_a_step_needs_is_missed_before_any_step_runs(
     with monkeypatch.context() as patch:
         (tmp_path / "unobtainium.py").touch()
         patch.syspath_prepend(tmp_path)
+        patch.setattr(_Execution, "_fork_server", lambda _: None)  # its path is that of before
         assert main(needing) == 0
     assert main(["rerun", "toys", "measure_random_1"]) == ExitCode.BAD_CONFIG
     assert main(["rerun", "toys", "measure_random_0"]) == 0

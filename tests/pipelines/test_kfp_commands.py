@@ -20,6 +20,7 @@ from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.plan import Existing, Mounted, Plan
 from pipelines.recipes import Options, build_plan, load_recipe
 from pipelines.runs.history import read_history
+from tests.pipelines.conftest import toy_server
 from tests.pipelines.launcher import Launcher, TaskFailed, restarted
 from tests.servers.minio import MinioServer
 
@@ -47,7 +48,8 @@ def launch(
 
 
 def test_a_recipes_compiled_commands_run_to_the_report(tmp_path: Path) -> None:
-    launcher = launch(tmp_path, build_plan(load_recipe("toys"), Options(scale="digits")))
+    plan = build_plan(load_recipe("toys"), Options(scale="digits"))
+    launcher = launch(tmp_path, plan, server=toy_server())
 
     launcher.run()
 

@@ -19,6 +19,7 @@ from components.core.errors import ExitCode, UsageError
 from components.core.manifest import read_manifest
 from components.core.metrics import read_metrics
 from components.core.stage import Stage
+from pipelines.backends.local.execute import _Execution
 from pipelines.plan import Plan
 from pipelines.runs.folder import Run, create_run
 from pipelines.runs.logs import last_attempt, read_log
@@ -26,7 +27,15 @@ from tests.pipelines.conftest import ROOT, WORLD, Execute
 
 SECONDS = 120  # for what takes one or two, but for a machine that is busy with other tests
 
-pytestmark = pytest.mark.usefixtures("world")
+pytestmark = pytest.mark.usefixtures("started")
+
+
+@pytest.fixture(scope="module")
+def started(world: Path) -> Iterator[None]:
+    """Start each toy by itself, as at full scale."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Execution, "_fork_server", lambda _: None)
+        yield
 
 
 def chain(toy: Stage[Any], **second: Any) -> Plan:
