@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from components.core.store_environment import ACCESS_KEY, SECRET_KEY
-from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
+from pipelines.backends.kubeflow.next_parts import TASK as NEXT_PARTS
 from tests.pipelines.conftest import toy_server
 from tests.pipelines.launcher import Launcher, TaskFailed
 
@@ -113,7 +113,7 @@ class PipelineServer:
         )
         launcher.run_id = run.id
         lost: set[str] = set()
-        for task in (task for task in launcher.steps() if task != FOLLOWER):
+        for task in (task for task in launcher.steps() if task != NEXT_PARTS):
             if run.tasks.get(task) == "SUCCEEDED":
                 continue
             before = launcher.spec["root"]["dag"]["tasks"][task].get("dependentTasks", ())

@@ -21,7 +21,7 @@ from pipelines.backends.kubeflow.compile import compile_plan
 from pipelines.backends.kubeflow.compile_parts import compile_parts
 from pipelines.backends.kubeflow.connection import Cluster
 from pipelines.backends.kubeflow.cut import cut_plan
-from pipelines.backends.kubeflow.follower import FollowerConfig, follower_argv
+from pipelines.backends.kubeflow.next_parts import NextPartsConfig, next_parts_argv
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parts import Begun, StoredParts
 from pipelines.backends.kubeflow.prune import prune
@@ -343,8 +343,8 @@ def test_no_more_steps_on_gpus_run_at_a_time_than_were_asked_for(
 def follower(run: Run, cluster: Cluster) -> subprocess.Popen[str]:
     """Follow the first part in a process of its own, as its pod does."""
     options = cluster.options.model_copy(update={"server_in_cluster": cluster.options.server})
-    told = FollowerConfig.of(1, options).derive(seconds=0.2)
-    argv = [sys.executable, *follower_argv(told, ClusterRun.of(run).artifacts)]
+    told = NextPartsConfig.of(1, options).derive(seconds=0.2)
+    argv = [sys.executable, *next_parts_argv(told, ClusterRun.of(run).artifacts)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
@@ -424,7 +424,7 @@ def test_a_submission_that_the_server_refuses_leaves_nothing(
 
 
 def test_a_part_by_itself_is_not_followed(world: Path) -> None:
-    argv = follower_argv(FollowerConfig.of(1, ClusterOptions()), "")
+    argv = next_parts_argv(NextPartsConfig.of(1, ClusterOptions()), "")
     ended = subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert "nothing follows" in ended.stderr

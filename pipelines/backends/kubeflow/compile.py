@@ -15,14 +15,14 @@ from pipelines.backends.kubeflow.component import (
     ARTIFACT_TYPES,
     CHANGES,
     component_of,
-    follower_component,
+    next_parts_component,
 )
-from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
-from pipelines.backends.kubeflow.follower import FollowerConfig
 from pipelines.backends.kubeflow.names import pipeline_name
+from pipelines.backends.kubeflow.next_parts import TASK as NEXT_PARTS
+from pipelines.backends.kubeflow.next_parts import NextPartsConfig
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.backends.kubeflow.parameters import (
-    FOLLOWER_IMAGE,
+    NEXT_PARTS_IMAGE,
     RUN,
     Parameter,
     existing_parameters,
@@ -122,7 +122,7 @@ def compile_plan(
         path: The file.
         cluster: What it asks of the cluster.
         states: URLs of in-flight state by step, for steps that continue an earlier attempt.
-        part: Its number, if it is a part of a run: a follower then begins the next ones.
+        part: Its number, if it is a part of a run: a task of its own then begins the next ones.
 
     Raises:
         UsageError: if the plan needs a file that no pod can read, or kfp is not installed.
@@ -148,7 +148,7 @@ def _compile(
     def add_tasks(values: Mapping[str, Any]) -> None:
         _add_tasks(plan, cluster, values, states)
         if part is not None:
-            _add_follower(plan, cluster, values, part)
+            _add_next_parts(plan, cluster, values, part)
 
     pipeline = dsl.pipeline(
         _as_function(plan, parameters, add_tasks),
@@ -224,18 +224,18 @@ def _add_tasks(
         tasks[step.name] = task
 
 
-def _add_follower(
+def _add_next_parts(
     plan: Plan, cluster: ClusterOptions, parameters: Mapping[str, Any], part: int
 ) -> None:
     """Add the task that follows the others, and begins the parts that come after this one."""
     from kfp import components
 
     pod = part_pod(plan, cluster)
-    text = follower_component(FollowerConfig.of(part, cluster), pod)
+    text = next_parts_component(NextPartsConfig.of(part, cluster), pod)
     task = components.load_component_from_text(text)(
-        **{RUN: parameters[RUN], IMAGE: parameters[image_parameter(FOLLOWER_IMAGE)]}
+        **{RUN: parameters[RUN], IMAGE: parameters[image_parameter(NEXT_PARTS_IMAGE)]}
     )
-    task.set_display_name(FOLLOWER)
+    task.set_display_name(NEXT_PARTS)
     task.set_caching_options(False)
     _give(task, pod, parameters)
 

@@ -12,7 +12,7 @@ from pipelines.backends.kubeflow.names import pipeline_name
 from pipelines.backends.kubeflow.options import ClusterOptions
 from pipelines.plan import Plan
 
-_FOLLOWER = 9_000
+_NEXT_PARTS = 9_000
 """Bytes of a workflow that are not for steps."""
 
 
@@ -56,7 +56,7 @@ def compile_parts(
         UsageError: if a part cannot be cut further, and is still too large.
     """
     root = f"{options.root.rstrip('/')}/{pipeline_name(plan)}"
-    room = options.workflow_size - _FOLLOWER
+    room = options.workflow_size - _NEXT_PARTS
     while True:
         cuts = cut_plan(plan, whole.weights, room, root, most)
         parts = [_compile_part(n, cut, options, states) for n, cut in enumerate(cuts, first)]

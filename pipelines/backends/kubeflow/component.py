@@ -9,9 +9,8 @@ from components.core.config import Config
 from components.core.kind import ArtifactKind
 from components.core.stage import Mount
 from components.core.stage import Source as Bound
-from pipelines.backends.kubeflow.follower import TASK, FollowerConfig
-from pipelines.backends.kubeflow.follower import follower_argv as part_argv
 from pipelines.backends.kubeflow.names import input_name, mount_path
+from pipelines.backends.kubeflow.next_parts import TASK, NextPartsConfig, next_parts_argv
 from pipelines.backends.kubeflow.parameters import RUN, parameter_of, placeholder
 from pipelines.backends.kubeflow.pod import IMAGE, Pod
 from pipelines.backends.kubeflow.trainjob import TrainJobConfig, follower_argv
@@ -113,9 +112,9 @@ def component_of(
     )
 
 
-def follower_component(config: FollowerConfig, pod: Pod) -> str:
+def next_parts_component(config: NextPartsConfig, pod: Pod) -> str:
     """Write the component of what follows a part, for `load_component_from_text`."""
-    command = part_argv(config, placeholder(RUN))
+    command = next_parts_argv(config, placeholder(RUN))
     document = {
         "name": TASK,
         "description": "Begin the parts of the run that come after this one.",

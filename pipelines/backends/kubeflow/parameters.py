@@ -15,7 +15,7 @@ from pipelines.plan import Existing, Plan, Step
 
 RUN = "run"
 """Parameter of a part with the URL of the folder of the run that it is of."""
-FOLLOWER_IMAGE = "torch"
+NEXT_PARTS_IMAGE = "torch"
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
 
 
@@ -41,7 +41,7 @@ def pipeline_parameters(
     whose = [Parameter(RUN, "", "URL of the run's folder, if it is a part of one")] if part else []
     parameters = [
         *whose,
-        *_image_parameters(plan, options, [FOLLOWER_IMAGE] if part else []),
+        *_image_parameters(plan, options, [NEXT_PARTS_IMAGE] if part else []),
         *_resource_parameters(plan, options),
         *(
             Parameter(

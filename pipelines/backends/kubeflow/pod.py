@@ -15,8 +15,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from components.core.config import Config, parse_config
 from components.core.stage import Resources
 from components.core.store_environment import ACCESS_KEY, SECRET_KEY, environment_of
-from pipelines.backends.kubeflow.follower import ACCESS_LABEL
 from pipelines.backends.kubeflow.names import mount_path
+from pipelines.backends.kubeflow.next_parts import ACCESS_LABEL
 from pipelines.backends.kubeflow.options import ClusterOptions, Toleration
 from pipelines.backends.kubeflow.parameters import (
     filled,

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.follower import TASK as FOLLOWER
+from pipelines.backends.kubeflow.next_parts import TASK as NEXT_PARTS
 from pipelines.backends.kubeflow.parts import StepPlaces, StoredParts
 from pipelines.backends.kubeflow.podlogs import pods_of_places, pods_of_step, read_pod_log
 from pipelines.backends.kubeflow.record import ClusterRun
@@ -130,9 +130,9 @@ def _ask(
     reader = StatusReader(
         run, place, cluster, known.state, known.stopped, before, known.tasks, others=others
     )
-    follower = known.tasks.get(FOLLOWER)
-    failed = follower is not None and follower.state == "failed"
-    refused = reader.why(FOLLOWER, follower) or NO_WORD if follower and failed else ""
+    task = known.tasks.get(NEXT_PARTS)
+    failed = task is not None and task.state == "failed"
+    refused = reader.why(NEXT_PARTS, task) or NO_WORD if task and failed else ""
     return _Heard(known.state, known.ended, reader.statuses(), refused)
 
 

@@ -8,9 +8,9 @@ from pipelines.backends.kubeflow.cut import cut_plan
 from pipelines.backends.kubeflow.doctor.findings import failed, ok, skipped
 from pipelines.backends.kubeflow.doctor.pods import PodTask, run_pod
 from pipelines.backends.kubeflow.doctor.site import Site
-from pipelines.backends.kubeflow.follower import ACCESS_LABEL, FollowerConfig, probe_argv
 from pipelines.backends.kubeflow.images import plan_images
-from pipelines.backends.kubeflow.parameters import FOLLOWER_IMAGE, image_parameter
+from pipelines.backends.kubeflow.next_parts import ACCESS_LABEL, NextPartsConfig, probe_argv
+from pipelines.backends.kubeflow.parameters import NEXT_PARTS_IMAGE, image_parameter
 from pipelines.backends.kubeflow.weights import about
 
 
@@ -25,9 +25,9 @@ def next_parts(site: Site) -> Iterator[Finding]:
     if not site.pods:
         yield skipped(f"a run has about {count} parts; whether pods may start them is left out")
         return
-    config = FollowerConfig.of(1, options)
-    images = plan_images(site.plan, options, [FOLLOWER_IMAGE])
-    image = site.parameters.get(image_parameter(FOLLOWER_IMAGE), images[FOLLOWER_IMAGE])
+    config = NextPartsConfig.of(1, options)
+    images = plan_images(site.plan, options, [NEXT_PARTS_IMAGE])
+    image = site.parameters.get(image_parameter(NEXT_PARTS_IMAGE), images[NEXT_PARTS_IMAGE])
     task = PodTask(image, ["python", *probe_argv(config)], labels={ACCESS_LABEL: "true"})
     ended = run_pod(site, task)
     answer = ended.answer("words")

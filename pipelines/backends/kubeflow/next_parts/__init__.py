@@ -1,6 +1,6 @@
 """Follows a part of a run that was cut, in the cluster, and begins the parts that come after it.
 
-    python -m pipelines.backends.kubeflow.follower --config JSON --run URL
+    python -m pipelines.backends.kubeflow.next_parts --config JSON --run URL
 
 A pod of it stands in every part. It asks the pipeline server how the steps go, begins each other
 part as soon as all that it reads is there or will never be, and ends with the last step of its own.
@@ -24,8 +24,8 @@ _ASKED = ("namespace", "server_namespace", "experiment", "service_account", "roo
 _STORE = ("store_endpoint", "store_region")
 
 
-class FollowerConfig(Config):
-    """What a follower is told."""
+class NextPartsConfig(Config):
+    """What the pod that begins the next parts is told."""
 
     part: PositiveInt = 1
     """Number of the part that it stands in."""
@@ -38,7 +38,7 @@ class FollowerConfig(Config):
 
     @classmethod
     def of(cls, part: int, options: ClusterOptions) -> Self:
-        """Describe the follower of a part on a cluster."""
+        """Describe that of a part on a cluster."""
         server = options.server_in_cluster or (
             f"http://ml-pipeline.{options.server_namespace}:8888"
         )
@@ -46,8 +46,8 @@ class FollowerConfig(Config):
         return cls(part=part, options=ClusterOptions(server=server, **asked))
 
 
-def follower_argv(config: FollowerConfig, run: str) -> list[str]:
-    """Build a follower's command line, without the interpreter.
+def next_parts_argv(config: NextPartsConfig, run: str) -> list[str]:
+    """Build its command line, without the interpreter.
 
     Args:
         config: What it is told.
@@ -56,14 +56,14 @@ def follower_argv(config: FollowerConfig, run: str) -> list[str]:
     return ["-m", MODULE, "--config", changes(config), "--run", run]
 
 
-def probe_argv(config: FollowerConfig) -> list[str]:
+def probe_argv(config: NextPartsConfig) -> list[str]:
     """Build the command line, without the interpreter, that tells whether one can work."""
     return ["-m", f"{MODULE}.probe", changes(config)]
 
 
-def changes(config: FollowerConfig) -> str:
+def changes(config: NextPartsConfig) -> str:
     """Write what differs from the defaults."""
-    changed = config.changes(FollowerConfig())
+    changed = config.changes(NextPartsConfig())
     if "options" in changed:
         changed["options"] = config.options.changes(ClusterOptions())
     return canonical_json(changed)

@@ -13,7 +13,7 @@ from components.core.main import guarded
 from components.core.store import NotAllowed
 from pipelines.backends.kubeflow.advance import Advance
 from pipelines.backends.kubeflow.connection import Cluster, NotAllowedError
-from pipelines.backends.kubeflow.follower import MODULE, FollowerConfig
+from pipelines.backends.kubeflow.next_parts import MODULE, NextPartsConfig
 from pipelines.runs.bucket import open_bucket_run
 
 FIRST_SECONDS = 600.0  # for the first answer: a server that was never reached does not come back
@@ -23,7 +23,7 @@ HELP = f"""Begin the parts of a run that come after the one this stands in, when
 
 usage: python -m {MODULE} --config JSON|@FILE --run URL
 
-The config is that of `FollowerConfig`, the URL that of the run's folder. Without one there is
+The config is that of `NextPartsConfig`, the URL that of the run's folder. Without one there is
 nothing to follow. Broken off at any moment, the same command goes on.
 """
 logger = log.get_logger(MODULE)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     return guarded(work)
 
 
-def read_command(arguments: Sequence[str]) -> tuple[FollowerConfig, str]:
+def read_command(arguments: Sequence[str]) -> tuple[NextPartsConfig, str]:
     """Read the command line.
 
     Raises:
@@ -52,10 +52,10 @@ def read_command(arguments: Sequence[str]) -> tuple[FollowerConfig, str]:
     given = dict(zip(arguments[::2], arguments[1::2], strict=False))
     if given.keys() != {"--config", "--run"} or len(arguments) != 4:
         raise UsageError(f"{' '.join(arguments)}: expected --config JSON --run URL")
-    return read_config(FollowerConfig, given["--config"]), given["--run"]
+    return read_config(NextPartsConfig, given["--config"]), given["--run"]
 
 
-def follow(config: FollowerConfig, url: str) -> None:
+def follow(config: NextPartsConfig, url: str) -> None:
     """Begin what can begin, until every step of the part is over.
 
     Raises:

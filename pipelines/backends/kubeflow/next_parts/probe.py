@@ -1,8 +1,8 @@
 """Tells whether runs can be started from here.
 
-    python -m pipelines.backends.kubeflow.follower.probe CONFIG
+    python -m pipelines.backends.kubeflow.next_parts.probe CONFIG
 
-The config is that of `FollowerConfig`. Nothing is started: whoever may list runs may start them.
+The config is that of `NextPartsConfig`. Nothing is started: whoever may list runs may start them.
 """
 
 import sys
@@ -12,7 +12,7 @@ from components.core.config import read_config
 from components.core.errors import ExitCode, MocoError, UsageError
 from components.core.store.probe import answer
 from pipelines.backends.kubeflow.connection import Cluster
-from pipelines.backends.kubeflow.follower import FollowerConfig
+from pipelines.backends.kubeflow.next_parts import NextPartsConfig
 from pipelines.backends.kubeflow.server import Server
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if len(arguments) != 1:
             raise UsageError(f"usage: python -m {__spec__.name} CONFIG")
-        cluster = Cluster(read_config(FollowerConfig, arguments[0]).options)
+        cluster = Cluster(read_config(NextPartsConfig, arguments[0]).options)
         Server(cluster).named("none")
     except MocoError as error:
         return answer(error.exit_code, str(error))
