@@ -16,7 +16,9 @@ help:  ## list the targets
 run: setup  ## set up, then run one column of each kind of task, in miniature on handwritten digits
 	$(BIN)/moco run first_look --scale digits
 
-test: setup-dev check unit  ## set up, then lint, types, import contracts and all tests
+test: setup-dev  ## set up, then lint, types, import contracts and all tests
+	@$(MAKE) --no-print-directory -j2 -O check servers $(VENV)/linters/.done
+	@$(MAKE) --no-print-directory unit
 
 setup: $(VENV)/.run  ## make .venv with what running needs, locked and hashed
 setup-dev: $(VENV)/.dev  ## make .venv with everything, tests and checks included
