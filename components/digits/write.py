@@ -15,8 +15,10 @@ log = get_logger(__name__)
 
 def run(job: Job[DigitsConfig]) -> None:
     """Write the miniature of every data set into the output port of its name."""
+    layouts = job.config.layouts().items()
+    for _, name in layouts:
+        find_dataset(name).load_writer()  # imported once, where processes are forked
     with ProcessPoolExecutor(AT_ONCE) as pool:
-        layouts = job.config.layouts().items()
         writing = {
             pool.submit(write, name, job.config, job.output(port)): name for port, name in layouts
         }

@@ -29,7 +29,7 @@ def watch(trace: int) -> None:
             path = arguments[0]
         else:
             return
-        if isinstance(path, str) and path.startswith(ROOT):
+        if isinstance(path, str) and path.startswith(ROOT) and "__pycache__" not in path:
             os.write(trace, f"{path.removeprefix(ROOT)}\n".encode())
 
     sys.addaudithook(note)
