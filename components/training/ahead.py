@@ -86,6 +86,7 @@ class Ahead:
         if self._late is None:
             return
         stepped, arrived = self._late
+        self._late = None  # counted once
         if stepped.query() and arrived.query():
             self.waited += max(0.0, stepped.elapsed_time(arrived) / 1000)
 

@@ -20,7 +20,7 @@ from tests.training.learner import CONFIG, work
 CHECKPOINTS = "state/checkpoints"
 pytestmark = pytest.mark.slow
 
-SECONDS = 240  # a program needs about 5 s, most of it imports, when the machine is idle
+SECONDS = 240  # for what takes a few, but for a machine that is busy with other tests
 
 
 def program(folder: Path, processes: int = 1, *more: str) -> Program:

@@ -24,7 +24,7 @@ from tests.training.test_loop import CHECKPOINTS, saved_steps, weights_hash
 SLOWLY = {"MOCO_TEST_PAUSE": "0.3"}  # so that there is a middle to be lost in
 pytestmark = pytest.mark.slow
 
-SECONDS = 240  # a node needs about 10 s, most of it imports, when the machine is idle
+SECONDS = 240  # for what takes a few, but for a machine that is busy with other tests
 
 
 def free_port() -> int:
