@@ -26,11 +26,11 @@ class Program(subprocess.Popen[str]):
         """Start it.
 
         Args:
-            argv: `-m MODULE ARGUMENT ...`; the interpreter may stand before.
+            argv: `-m MODULE ARGUMENT ...`.
             environment: Added to this process's variables.
         """
         super().__init__(
-            argv[argv[0] == sys.executable :],
+            argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
